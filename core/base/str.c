@@ -1,0 +1,75 @@
+/* str.c - see str.h */
+#include "base/str.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void qh_str_deinit(qh_str *s)
+{
+    qh_free(s->data);
+    *s = (qh_str){0};
+}
+
+void qh_str_clear(qh_str *s)
+{
+    s->len = 0;
+    if (s->data) s->data[0] = 0;
+}
+
+static void reserve(qh_str *s, size_t extra)
+{
+    size_t need = s->len + extra + 1;
+    qh_assert(need > s->len);
+    if (need <= s->cap) return;
+    size_t cap = s->cap ? s->cap * 2 : 64;
+    if (cap < need) cap = need;
+    s->data = qh_realloc(s->data, cap);
+    s->cap = cap;
+}
+
+void qh_str_append(qh_str *s, const void *data, size_t len_bytes)
+{
+    reserve(s, len_bytes);
+    if (len_bytes) memcpy(s->data + s->len, data, len_bytes);
+    s->len += len_bytes;
+    s->data[s->len] = 0;
+}
+
+void qh_str_append_z(qh_str *s, const char *z) { qh_str_append(s, z, strlen(z)); }
+void qh_str_append_c(qh_str *s, char c) { qh_str_append(s, &c, 1); }
+
+void qh_str_appendf(qh_str *s, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    qh_assert(n >= 0);
+    reserve(s, (size_t)n);
+    va_start(ap, fmt);
+    vsnprintf(s->data + s->len, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    s->len += (size_t)n;
+}
+
+void qh_str_cut_front(qh_str *s, size_t len_bytes)
+{
+    qh_assert(len_bytes <= s->len);
+    if (!len_bytes) return;
+    s->len -= len_bytes;
+    memmove(s->data, s->data + len_bytes, s->len);
+    s->data[s->len] = 0;
+}
+
+char *qh_str_steal(qh_str *s)
+{
+    reserve(s, 0);
+    char *p = s->data;
+    p[s->len] = 0;
+    *s = (qh_str){0};
+    return p;
+}
+
+const char *qh_str_z(const qh_str *s) { return s->data ? s->data : ""; }

@@ -1,0 +1,5 @@
+qh_unit_test(base/str_test.c qh_base)
+qh_unit_test(base/mbox_test.c qh_base)
+qh_unit_test(base/rng_test.c qh_base)
+qh_unit_test(base/err_test.c qh_base)
+qh_unit_test(base/metric_test.c qh_base)
