@@ -12,8 +12,8 @@ typedef struct {
 
 qh_rng_block qh_rng_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_lo);
 
-/* Uniform in (0, 1): never 0, never 1; 24 bits, exact in float. */
-static inline float qh_rng_unit(uint32_t bits) { return ((float)(bits >> 8) + 0.5f) * 0x1p-24f; }
+/* Uniform in (0, 1): never 0, never 1; 23 bits and a half, exact in float. */
+static inline float qh_rng_unit(uint32_t bits) { return ((float)(bits >> 9) + 0.5f) * 0x1p-23f; }
 
 /* Standard Gumbel noise for one candidate: argmax(logit + noise) samples softmax(logit). */
 float qh_rng_gumbel(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id);
