@@ -1,0 +1,30 @@
+/* isa.h - instruction-set levels: what this machine has, and which one is used.
+ *
+ * One binary holds every level; each level's kernels live in translation units compiled with that
+ * level's flags, and are reached through tables of functions chosen once at open. A level can be
+ * forced, so that one machine tests all that it has. REF is the double-precision oracle run as a
+ * level: slow, no quantized activations. */
+#pragma once
+#include "base/err.h"
+
+#define QH_ISA_LIST(X)                                                                             \
+    X(REF, "ref")                                                                                  \
+    X(SCALAR, "scalar")                                                                            \
+    X(AVX2, "avx2")                                                                                \
+    X(AVXVNNI, "avxvnni")                                                                          \
+    X(AVX512, "avx512")                                                                            \
+    X(NEON, "neon")                                                                                \
+    X(NEONDOT, "neondot")
+
+typedef enum {
+#define X(id, name) QH_ISA_##id,
+    QH_ISA_LIST(X)
+#undef X
+    QH_N_ISA
+} qh_isa;
+
+const char *qh_isa_name(qh_isa isa);
+bool        qh_isa_is_available(qh_isa isa);    /* compiled in, and the CPU and OS have it (CPUID, XGETBV) */
+qh_isa      qh_isa_best(void);
+/* "auto" or a name. QH_EINVAL lists the names; QH_EUNSUPPORTED: not on this machine. */
+qh_status   qh_isa_parse(qh_isa *out, const char *name, qh_err *err);

@@ -1,0 +1,53 @@
+/* matrix.h - prepared weights and int8 activations: y = W x for every stored type and ISA level.
+ *
+ * Weights are repacked at load into groups of 16 rows (8 on AVX2) so that a lane is a row and no
+ * horizontal sum is needed. Activations are quantized to int8 in blocks of 32 with a float scale.
+ *
+ * Exactness: y[t][r] is computed by the same sequence of float operations whatever the number of
+ * tokens in the call and the split of rows: integer dots inside a block (exact), then one fma a
+ * block in order of k. F32, F16 and BF16 weights use float activations with a fixed order of k.
+ *
+ * Thread: prepare and quantize may be split over threads by rows or tokens; a matrix is immutable
+ * once prepared. */
+#pragma once
+#include "base/err.h"
+#include "kernels/cpu/isa.h"
+#include "model/weights.h"
+
+enum { QH_MATRIX_ROW_ALIGN = 16 };  /* row ranges given to threads start and end on multiples of it */
+
+typedef struct qh_matrix_ops qh_matrix_ops;     /* one table for each (level, packed layout) */
+
+typedef struct {
+    const qh_matrix_ops *ops;
+    void *data;                     /* packed rows; memory belongs to the caller */
+    int64_t n_rows, dim;            /* logical; rows are padded with zeros to a multiple of 16 */
+    qh_dtype dtype;                 /* as stored */
+} qh_matrix;
+
+/* Bytes that prepare will need at data (64-byte aligned), for the memory plan. */
+size_t    qh_matrix_bytes(qh_isa isa, qh_dtype dtype, int64_t n_rows, int64_t dim);
+/* Choose the layout; checks that dim is a whole number of blocks. data is filled by _pack. */
+qh_status qh_matrix_init(qh_matrix *m, qh_isa isa, const qh_tensor *t, void *data, qh_err *err);
+/* Pack rows [row_begin, row_end) of t (multiples of 16, or the end); threads take disjoint ranges. */
+void      qh_matrix_pack(qh_matrix *m, const qh_tensor *t, int64_t row_begin, int64_t row_end);
+/* Dequantize one packed row (the embedding look-up): dst [dim]. */
+void      qh_matrix_row(const qh_matrix *m, int64_t row, float *dst);
+
+/* Activations of up to n_tokens tokens of width dim, in the form the level's kernels read. */
+typedef struct {
+    qh_isa isa;
+    int n_tokens;
+    int64_t dim;
+    void *data;                     /* qh_acts_bytes, 64-byte aligned, caller's */
+} qh_acts;
+size_t qh_acts_bytes(qh_isa isa, int n_tokens, int64_t dim);
+void   qh_acts_init(qh_acts *a, qh_isa isa, int n_tokens, int64_t dim, void *data);
+/* Quantize tokens [t_begin, t_end): x [n_tokens][dim] float, row stride ldx. Kept in float beside it
+ * when keep_float (needed by F32/F16/BF16 matrices and REF). */
+void   qh_acts_set(qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end, bool keep_float);
+bool   qh_matrix_needs_float(const qh_matrix *m);
+
+/* y[t][r] for tokens [t_begin, t_end) and rows [row_begin, row_end): y + t*ldy + r. Overwrites. */
+void   qh_matmul(const qh_matrix *m, const qh_acts *a, int t_begin, int t_end,
+                 int64_t row_begin, int64_t row_end, float *y, int64_t ldy);
