@@ -4,6 +4,11 @@
 #pragma once
 #include <stddef.h>
 
+typedef struct {                /* borrowed bytes, not NUL-terminated; may hold NUL bytes */
+    const char *data;
+    size_t len;
+} qh_slice;
+
 typedef struct {
     char *data;                 /* owned; NULL while empty and never written */
     size_t len, cap;            /* bytes, without the NUL */

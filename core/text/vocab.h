@@ -4,6 +4,7 @@
  * and the grammar engine read it. Thread: any after qh_vocab_new. */
 #pragma once
 #include "base/err.h"
+#include "base/str.h"
 
 typedef int32_t qh_token;                       /* index into the vocabulary */
 enum { QH_NO_TOKEN = -1 };
@@ -18,11 +19,6 @@ typedef enum {                                  /* numbers as in GGUF's tokenize
 } qh_token_type;
 
 typedef enum { QH_TOKENIZER_BPE, QH_TOKENIZER_SPM } qh_tokenizer_kind;
-
-typedef struct {                                /* borrowed bytes, not NUL-terminated */
-    const char *data;
-    size_t len;
-} qh_slice;
 
 /* What a model file says. Everything is borrowed for the call. */
 typedef struct {
