@@ -59,6 +59,7 @@ typedef struct {
     const char *name;               /* "cpu", "cuda", "scripted", "fake" */
     bool is_exact;
     const qh_vocab *vocab;          /* a backend that brings its own (scripted), else NULL */
+    qh_backend_limits limits;       /* as opened: the engine plans its steps within them */
 } qh_backend_caps;
 
 /* What a backend implements. Functions that fail leave the backend usable unless they return

@@ -107,6 +107,15 @@ qh_status qh_engine_submit(qh_engine *e, qh_gen *gen_adopt, qh_job_id *out_id, q
 /* The job leaves the batch at the next step; its DONE events (FINISH_CANCELED) still come. Unknown
  * or finished ids are ignored. */
 void      qh_engine_cancel(qh_engine *e, qh_job_id id);
+/* Flow control: a paused job sits out steps until it is resumed. Whoever relays a job's text to a
+ * socket pauses it while the socket is congested and resumes it when there is room; what was computed
+ * before the pause took effect (a step or two) still arrives. A paused job keeps its pages while
+ * nobody needs them, is the first to be preempted, and can be cancelled or time out. Unknown or
+ * finished ids are ignored.
+ * The engine protects itself as well: events that do not fit the mailbox are joined per choice, and a
+ * choice with more than QH_UNDELIVERED_BYTES of text waiting sits out steps until it is polled. */
+void      qh_engine_pause(qh_engine *e, qh_job_id id, bool is_paused);
+enum { QH_UNDELIVERED_BYTES = 1 << 16 };
 /* Next event, or QH_AGAIN. Loop thread. */
 qh_status qh_engine_poll(qh_engine *e, qh_event *out);
 
