@@ -1,7 +1,7 @@
 /* matrix.h - prepared weights and int8 activations: y = W x for every stored type and ISA level.
  *
- * Weights are repacked at load into groups of 16 rows (8 on AVX2) so that a lane is a row and no
- * horizontal sum is needed. Activations are quantized to int8 in blocks of 32 with a float scale.
+ * Weights are repacked at load into groups of 16 rows, so that a lane is a row and no horizontal sum
+ * is needed; quants and scales keep their stored values (nothing is quantized again). Activations are quantized to int8 in blocks of 32 with a float scale.
  *
  * Exactness: y[t][r] is computed by the same sequence of float operations whatever the number of
  * tokens in the call and the split of rows: integer dots inside a block (exact), then one fma a
@@ -34,18 +34,21 @@ void      qh_matrix_pack(qh_matrix *m, const qh_tensor *t, int64_t row_begin, in
 /* Dequantize one packed row (the embedding look-up): dst [dim]. */
 void      qh_matrix_row(const qh_matrix *m, int64_t row, float *dst);
 
-/* Activations of up to n_tokens tokens of width dim, in the form the level's kernels read. */
+/* Activations of n_tokens tokens of width dim, in the form the level's kernels read. has_float: the
+ * floats are kept beside the int8 values, for matrices that need them. */
 typedef struct {
     qh_isa isa;
     int n_tokens;
     int64_t dim;
-    void *data;                     /* qh_acts_bytes, 64-byte aligned, caller's */
+    bool has_float;
+    uint8_t *data;                  /* qh_acts_bytes, 64-byte aligned, caller's */
 } qh_acts;
-size_t qh_acts_bytes(qh_isa isa, int n_tokens, int64_t dim);
-void   qh_acts_init(qh_acts *a, qh_isa isa, int n_tokens, int64_t dim, void *data);
-/* Quantize tokens [t_begin, t_end): x [n_tokens][dim] float, row stride ldx. Kept in float beside it
- * when keep_float (needed by F32/F16/BF16 matrices and REF). */
-void   qh_acts_set(qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end, bool keep_float);
+size_t qh_acts_bytes(qh_isa isa, int n_tokens, int64_t dim, bool has_float);
+void   qh_acts_init(qh_acts *a, qh_isa isa, int n_tokens, int64_t dim, bool has_float, void *data);
+/* Set tokens [t_begin, t_end) from x + t*ldx, dim floats each. A token with a NaN or an infinity gives
+ * NaN or infinity in every product with the block that holds it. */
+void   qh_acts_set(qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end);
+/* Whether products with m read the floats: F32, F16, BF16, and everything at REF. */
 bool   qh_matrix_needs_float(const qh_matrix *m);
 
 /* y[t][r] for tokens [t_begin, t_end) and rows [row_begin, row_end): y + t*ldy + r. Overwrites. */
