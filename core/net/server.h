@@ -28,20 +28,16 @@
 #pragma once
 #include "base/err.h"
 #include "base/str.h"
+#include "net/http1.h"
 #include "net/loop.h"
 
 typedef struct qh_server qh_server;
 typedef struct qh_exchange qh_exchange;
 
-typedef struct {
-    const char *name, *value;       /* NUL-terminated; names compare without case */
-} qh_http_field;
-
 /* ---- the server ---- */
 
 typedef struct {
-    size_t  max_head_bytes;         /* request line and headers: 431, a long request line 414 */
-    int     max_headers;            /* 431 */
+    qh_http1_limits head;           /* lines, fields and their sum */
     int64_t max_body_bytes;         /* for bodies whose reader names no cap of its own; 413 */
     int64_t max_body_total_bytes;   /* kept by qh_exchange_read_body, all exchanges together; 503 */
     size_t  max_ahead_bytes;        /* read ahead of the request at work: pipelined ones, unread body */
