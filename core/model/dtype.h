@@ -33,5 +33,5 @@ bool        qh_dtype_is_known(uint32_t number);
 const char *qh_dtype_name(qh_dtype t);          /* "Q4_K" */
 int         qh_dtype_block_len(qh_dtype t);     /* elements a block */
 size_t      qh_dtype_block_bytes(qh_dtype t);
-/* Bytes of a row of dim elements; 0 when dim is not a whole number of blocks. */
+/* Bytes of a row of dim elements; 0 when dim is not a whole number of blocks, or too large to say. */
 size_t      qh_dtype_row_bytes(qh_dtype t, int64_t dim);
