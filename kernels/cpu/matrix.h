@@ -1,11 +1,14 @@
 /* matrix.h - prepared weights and int8 activations: y = W x for every stored type and ISA level.
  *
  * Weights are repacked at load into groups of 16 rows, so that a lane is a row and no horizontal sum
- * is needed; quants and scales keep their stored values (nothing is quantized again). Activations are quantized to int8 in blocks of 32 with a float scale.
+ * is needed; quants and scales keep their stored values. Activations are quantized to int8 in blocks
+ * of 32 with a float scale.
  *
  * Exactness: y[t][r] is computed by the same sequence of float operations whatever the number of
- * tokens in the call and the split of rows: integer dots inside a block (exact), then one fma a
- * block in order of k. F32, F16 and BF16 weights use float activations with a fixed order of k.
+ * tokens in the call and the split of rows: for each 16 or 32 k that share a scale, in order, the
+ * integer dot (exact) enters by one fma, the minimum by another. F32, F16 and BF16 weights meet float
+ * activations, one fma for each k in order (avx512bf16: BF16 weights meet activations rounded to BF16,
+ * a pair at a time).
  *
  * Thread: prepare and quantize may be split over threads by rows or tokens; a matrix is immutable
  * once prepared. */
@@ -16,13 +19,15 @@
 
 enum { QH_MATRIX_ROW_ALIGN = 16 };  /* row ranges given to threads start and end on multiples of it */
 
-typedef struct qh_matrix_ops qh_matrix_ops;     /* one table for each (level, packed layout) */
+typedef struct qh_matrix_kernels qh_matrix_kernels;     /* one table a level */
 
 typedef struct {
-    const qh_matrix_ops *ops;
-    void *data;                     /* packed rows; memory belongs to the caller */
+    const qh_matrix_kernels *kernels;
+    uint8_t *data;                  /* packed rows; memory belongs to the caller */
     int64_t n_rows, dim;            /* logical; rows are padded with zeros to a multiple of 16 */
+    size_t group_bytes;             /* 16 packed rows */
     qh_dtype dtype;                 /* as stored */
+    qh_isa isa;
 } qh_matrix;
 
 /* Bytes that prepare will need at data (64-byte aligned), for the memory plan. */

@@ -1,0 +1,626 @@
+/* matrix_level.h - the matrix kernels of one level, written over the lane operations it gets first.
+ *
+ * Included once by each matrix_<level>.c after lanes_<family>.h; everything here is static but the
+ * table named QH_LEVEL. The types differ in how a block becomes bytes and float scales (unpack_steps,
+ * load_scales); the rest is shared:
+ *
+ *   stream  few tokens: unpack in registers, use at once. Bound by memory.
+ *   tile    many tokens: unpack 512 k of 32 rows into a panel that stays in the L1 cache, then run
+ *           tiles of TILE_V vectors x TILE_T tokens over it. Partial sums wait in y between panels.
+ *
+ * Both do the same float operations on y[t][r], in this order: for each scale group of k,
+ *   sum = fma(dot, scale * x_scale, sum), then with minima sum = fma(minimum, x_sum, sum).
+ * dot is an exact integer, so it does not matter how it is reached. F32, F16 and BF16 weights:
+ * sum = fma(w[k], x[k], sum), k ascending; at avx512bf16, BF16 by the dot instruction, pairs ascending.
+ *
+ * What the lanes header gives: LANES rows a vector; vb (LANES * 4 bytes), vi (int32), vf (float), vr (a
+ * running dot product); TILE_V, TILE_T; SIGNED_BYTES when quants of 8 bits must be signed; and
+ * FLUSH_STEPS(bits), how many steps fit in a vr; UNROLL, in front of loops over lanes and steps. */
+#include "kernels/cpu/matrix_layout.h"
+#include <string.h>
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum {
+    NV = QH_GROUP_ROWS / LANES,                 /* vectors across a group */
+    VB = LANES * 4,                             /* bytes of a vector */
+    PANEL_GROUPS = 2,
+    PANEL_K = 512,
+    PANEL_FLOAT_K = 128,
+    STREAM_TOKENS = 4,                          /* up to here weights go straight to the dots */
+    TOKEN_BLOCK_MAX = 240,                      /* tokens that meet one panel; a multiple of all TILE_T */
+    TOKEN_BLOCK_BYTES = 256 << 10,              /* and their records, which stay in the L2 cache */
+};
+
+/* ---- unpacking ---- */
+
+/* Quants of the 8 steps of a block, lanes from v * LANES on: 0 .. 2^bits - 1, or values. */
+ALWAYS_INLINE void unpack_steps(vb w[8], const uint8_t *q, int v, int lo, int hi, bool is_table)
+{
+    q += v * VB;
+    if (lo == 8) {
+        UNROLL for (int s = 0; s < 8; s++) {
+            w[s] = vb_load(q + s * QH_STEP_BYTES);
+            if (SIGNED_BYTES) w[s] = vb_xor(w[s], vb_set1(0x80));
+        }
+    } else {
+        UNROLL for (int i = 0; i < lo; i++) {
+            const vb b = vb_load(q + i * QH_STEP_BYTES);
+            UNROLL for (int n = 0; n < 8 / lo; n++)
+                w[i + n * lo] = vb_and(n ? vb_srl(b, n * lo) : b, vb_set1((1 << lo) - 1));
+        }
+    }
+    if (hi) {
+        q += lo * QH_STEP_BYTES;
+        UNROLL for (int i = 0; i < hi; i++) {
+            const vb b = vb_load(q + i * QH_STEP_BYTES);
+            UNROLL for (int n = 0; n < 8 / hi; n++) {
+                const int at = n * hi;                              /* bit position in b */
+                const vb moved = at > lo ? vb_srl(b, at - lo) : at < lo ? vb_sll(b, lo - at) : b;
+                w[i + n * hi] = vb_or(w[i + n * hi], vb_and(moved, vb_set1(((1 << hi) - 1) << lo)));
+            }
+        }
+    }
+    if (is_table) UNROLL for (int s = 0; s < 8; s++) w[s] = vb_lookup_iq4(w[s]);
+}
+
+/* Super scale and minimum of a chunk. */
+typedef struct {
+    vf scale, min;
+} super_scales;
+
+ALWAYS_INLINE super_scales load_super(const uint8_t *p, int v, int kind, bool has_min)
+{
+    super_scales s = {vf_zero(), vf_zero()};
+    if (kind != QH_SCALE_F16) {
+        s.scale = vf_load_f16(p + 2 * v * LANES);
+        if (has_min) s.min = vf_neg(vf_load_f16(p + 2 * QH_GROUP_ROWS + 2 * v * LANES));
+    }
+    return s;
+}
+
+/* Scales and minima of block b of a chunk whose scales are at p: one each, or one a half. */
+ALWAYS_INLINE void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_scales super, int b, int v,
+                               int scale_k, int kind, bool has_min)
+{
+    const int groups = QH_BLOCK_K / scale_k;
+    if (kind == QH_SCALE_F16) {
+        p += b * 2 * QH_GROUP_ROWS * (has_min ? 2 : 1) + 2 * v * LANES;
+        scale[0] = vf_load_f16(p);
+        if (has_min) min[0] = vf_load_f16(p + 2 * QH_GROUP_ROWS);
+        return;
+    }
+    const bool is_nibble = kind == QH_SCALE_NIBBLE;
+    const int codes = groups * (has_min && !is_nibble ? 2 : 1);
+    p += 2 * QH_GROUP_ROWS * (has_min ? 2 : 1) + b * codes * QH_GROUP_ROWS + v * LANES;
+    UNROLL for (int g = 0; g < groups; g++) {
+        const vi c = vi_load_s8(p + g * QH_GROUP_ROWS);
+        if (is_nibble) {
+            scale[g] = vf_mul(super.scale, vf_from_vi(vi_and(c, vi_set1(15))));
+            min[g] = vf_mul(super.min, vf_from_vi(vi_and(vi_srl(c, 4), vi_set1(15))));
+        } else {
+            scale[g] = vf_mul(super.scale, vf_from_vi(c));
+            if (has_min)
+                min[g] = vf_mul(super.min, vf_from_vi(vi_load_s8(p + (groups + g) * QH_GROUP_ROWS)));
+        }
+    }
+}
+
+/* ---- activations ---- */
+
+/* Where a token's record starts, and where its parts are. */
+typedef struct {
+    qh_acts_shape at;
+    const uint8_t *records;
+} acts_view;
+
+ALWAYS_INLINE const float *part_f(const uint8_t *record, size_t offset, int64_t i)
+{
+    return (const float *)(record + offset) + i;
+}
+ALWAYS_INLINE const int32_t *part_i(const uint8_t *record, size_t offset, int64_t i)
+{
+    return (const int32_t *)(record + offset) + i;
+}
+
+/* ---- products with quantized weights ---- */
+
+/* start of an integer dot: minus the zero point times the sum of x. */
+ALWAYS_INLINE vi dot_start(const int32_t *neg_sum, int bits, int zero)
+{
+    if (!zero || (bits == 8 && SIGNED_BYTES)) return vi_set1(0);
+    return vi_sll(vi_load1(neg_sum), __builtin_ctz((unsigned)zero));
+}
+
+ALWAYS_INLINE vf add_scaled(vf sum, vi dot, vf scale, vf x_scale)
+{
+    return vf_fma(vf_from_vi(dot), vf_mul(scale, x_scale), sum);
+}
+
+ALWAYS_INLINE void store_rows(float *y, const vf *sum, int64_t n_rows)
+{
+    if (n_rows >= QH_GROUP_ROWS) {
+        UNROLL for (int v = 0; v < NV; v++) vf_store(y + v * LANES, sum[v]);
+        return;
+    }
+    float tmp[QH_GROUP_ROWS];
+    UNROLL for (int v = 0; v < NV; v++) vf_store(tmp + v * LANES, sum[v]);
+    memcpy(y, tmp, (size_t)n_rows * sizeof *y);
+}
+
+ALWAYS_INLINE void stream(const qh_matmul_job *j, int lo, int hi, bool is_table, int zero, int scale_k,
+                          int kind, bool has_min, int n_tokens, int t_begin)
+{
+    const int bits = is_table ? 8 : lo + hi, groups = QH_BLOCK_K / scale_k;
+    const int steps = scale_k / 4, flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
+    const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
+    const uint8_t *x = qh_acts_record(j->a, &at, t_begin);
+    const size_t x_sum = groups == 2 ? at.half_sum : at.sum, x_neg = groups == 2 ? at.half_neg : at.neg;
+    const int n_blocks = (int)at.n_blocks;
+    for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS) {
+        const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
+        vf sum[STREAM_TOKENS][NV];
+        UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
+        for (int c = 0; c < n_blocks; c += QH_CHUNK_BLOCKS) {
+            const int n = n_blocks - c < QH_CHUNK_BLOCKS ? n_blocks - c : QH_CHUNK_BLOCKS;
+            const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n);
+            super_scales super[NV];
+            UNROLL for (int v = 0; v < NV; v++) super[v] = load_super(p, v, kind, has_min);
+            for (int b = 0; b < n; b++, q += qh_block_quant_bytes(lo, hi)) {
+                UNROLL for (int v = 0; v < NV; v++) {
+                    vb w[8];
+                    vf scale[2], min[2];
+                    unpack_steps(w, q, v, lo, hi, is_table);
+                    load_scales(scale, min, p, super[v], b, v, scale_k, kind, has_min);
+                    UNROLL for (int t = 0; t < n_tokens; t++) {
+                        const uint8_t *rec = x + (size_t)t * at.record_bytes;
+                        const int8_t *xq = (const int8_t *)rec + (c + b) * QH_BLOCK_K;
+                        const vf x_scale = vf_load1(part_f(rec, at.scale, c + b));
+                        UNROLL for (int g = 0; g < groups; g++) {
+                            const int i = (c + b) * groups + g;
+                            vi dot = dot_start(part_i(rec, x_neg, i), bits, zero);
+                            UNROLL for (int s = 0; s < steps; s += flush) {
+                                vr run = run_begin(dot);
+                                UNROLL for (int f = s; f < s + flush; f++)
+                                    run = run_step(run, w[g * steps + f], vb_load4(xq + 4 * (g * steps + f)),
+                                                  bits == 8);
+                                dot = run_end(dot, run);
+                            }
+                            sum[t][v] = add_scaled(sum[t][v], dot, scale[g], x_scale);
+                            if (has_min)
+                                sum[t][v] = vf_fma(min[g], vf_load1(part_f(rec, x_sum, i)), sum[t][v]);
+                        }
+                    }
+                }
+            }
+            p = q;
+        }
+        UNROLL for (int t = 0; t < n_tokens; t++)
+            store_rows(j->y + (int64_t)(t_begin + t) * j->ldy + row, sum[t], j->row_end - row);
+    }
+}
+
+/* Weights of PANEL_GROUPS groups as bytes and floats. */
+typedef struct {
+    uint8_t w[PANEL_GROUPS][PANEL_K * QH_GROUP_ROWS];
+    float scale[PANEL_GROUPS][PANEL_K / 16][QH_GROUP_ROWS];
+    float min[PANEL_GROUPS][PANEL_K / 16][QH_GROUP_ROWS];
+} panel __attribute__((aligned(64)));
+
+/* Unpack n_blocks blocks (whole chunks, or to the end of the row) of one group; returns where the next
+ * ones are. */
+ALWAYS_INLINE const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks, int lo,
+                                        int hi, bool is_table, int scale_k, int kind, bool has_min)
+{
+    const int groups = QH_BLOCK_K / scale_k;
+    for (int c = 0; c < n_blocks; c += QH_CHUNK_BLOCKS) {
+        const int n = n_blocks - c < QH_CHUNK_BLOCKS ? n_blocks - c : QH_CHUNK_BLOCKS;
+        const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n);
+        UNROLL for (int v = 0; v < NV; v++) {
+            const super_scales super = load_super(p, v, kind, has_min);
+            for (int b = 0; b < n; b++) {
+                vb w[8];
+                vf scale[2], min[2];
+                unpack_steps(w, q + (size_t)b * qh_block_quant_bytes(lo, hi), v, lo, hi, is_table);
+                UNROLL for (int s = 0; s < 8; s++)
+                    vb_store(out->w[group] + ((c + b) * 8 + s) * QH_STEP_BYTES + v * VB, w[s]);
+                load_scales(scale, min, p, super, b, v, scale_k, kind, has_min);
+                UNROLL for (int g = 0; g < groups; g++) {
+                    vf_store(out->scale[group][(c + b) * groups + g] + v * LANES, scale[g]);
+                    if (has_min) vf_store(out->min[group][(c + b) * groups + g] + v * LANES, min[g]);
+                }
+            }
+        }
+        p = q + (size_t)n * qh_block_quant_bytes(lo, hi);
+    }
+    return p;
+}
+
+/* A tile: n_vectors vectors of the panel from vector v0 on (counted over its groups), n_tokens tokens
+ * whose records start at x; blocks [block, block + n_blocks) of k, which the panel holds from its
+ * start. y: the first row of the panel, first token. */
+typedef struct {
+    const panel *p;
+    int v0, block, n_blocks;
+    const uint8_t *x;
+    const qh_acts_shape *at;
+    float *y;
+    int64_t ldy;
+} tile_args;
+
+typedef void tile_fn(const tile_args *a);
+
+ALWAYS_INLINE void tile(const tile_args *a, int bits, int zero, int scale_k, bool has_min, int n_vectors,
+                        int n_tokens)
+{
+    const int groups = QH_BLOCK_K / scale_k, steps = scale_k / 4;
+    const int flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
+    const size_t stride = a->at->record_bytes;
+    const size_t x_sum = groups == 2 ? a->at->half_sum : a->at->sum;
+    const size_t x_neg = groups == 2 ? a->at->half_neg : a->at->neg;
+    vf sum[TILE_T][TILE_V];
+    float *const y = a->y + a->v0 * LANES;
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int v = 0; v < n_vectors; v++)
+            sum[t][v] = a->block ? vf_load(y + t * a->ldy + v * LANES) : vf_zero();
+    const uint8_t *w[TILE_V];
+    const float *scale[TILE_V], *min[TILE_V];
+    UNROLL for (int v = 0; v < n_vectors; v++) {
+        const int g = (a->v0 + v) / NV, lane = (a->v0 + v) % NV * LANES;
+        w[v] = a->p->w[g] + lane * 4;
+        scale[v] = a->p->scale[g][0] + lane;
+        min[v] = a->p->min[g][0] + lane;
+    }
+    const uint8_t *x = a->x;
+    for (int b = 0; b < a->n_blocks * groups; b++) {
+        const int i = a->block * groups + b;                        /* scale group of the row */
+        vi dot[TILE_T][TILE_V];
+        UNROLL for (int t = 0; t < n_tokens; t++) {
+            const vi start = dot_start(part_i(x + t * stride, x_neg, i), bits, zero);
+            UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = start;
+        }
+        UNROLL for (int s = 0; s < steps; s += flush) {
+            vr run[TILE_T][TILE_V];
+            UNROLL for (int t = 0; t < n_tokens; t++)
+                UNROLL for (int v = 0; v < n_vectors; v++) run[t][v] = run_begin(dot[t][v]);
+            UNROLL for (int f = s; f < s + flush; f++) {
+                vb wv[TILE_V];
+                UNROLL for (int v = 0; v < n_vectors; v++)
+                    wv[v] = vb_load(w[v] + (b * steps + f) * QH_STEP_BYTES);
+                UNROLL for (int t = 0; t < n_tokens; t++) {
+                    const vb xv = vb_load4((const int8_t *)x + t * stride + (i * steps + f) * 4);
+                    UNROLL for (int v = 0; v < n_vectors; v++)
+                        run[t][v] = run_step(run[t][v], wv[v], xv, bits == 8);
+                }
+            }
+            UNROLL for (int t = 0; t < n_tokens; t++)
+                UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = run_end(dot[t][v], run[t][v]);
+        }
+        UNROLL for (int v = 0; v < n_vectors; v++) {
+            const vf d = vf_load(scale[v] + b * QH_GROUP_ROWS);
+            UNROLL for (int t = 0; t < n_tokens; t++) {
+                const vf x_scale = vf_load1(part_f(x + t * stride, a->at->scale, i / groups));
+                sum[t][v] = add_scaled(sum[t][v], dot[t][v], d, x_scale);
+            }
+            if (has_min) {
+                const vf m = vf_load(min[v] + b * QH_GROUP_ROWS);
+                UNROLL for (int t = 0; t < n_tokens; t++)
+                    sum[t][v] = vf_fma(m, vf_load1(part_f(x + t * stride, x_sum, i)), sum[t][v]);
+            }
+        }
+    }
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int v = 0; v < n_vectors; v++) vf_store(y + t * a->ldy + v * LANES, sum[t][v]);
+}
+
+/* Tiles of each class, for whole tiles and for what is left over in either direction. */
+typedef struct {
+    int n_tokens;
+    tile_fn *full, *narrow;                     /* TILE_V vectors, 1 vector */
+} tile_size;
+
+enum { N_TILE_SIZES = 4 };
+#define TILE_SIZES(X, ...)                                                                         \
+    X(TILE_T, full, ##__VA_ARGS__) X(4, four, ##__VA_ARGS__) X(2, two, ##__VA_ARGS__) X(1, one, ##__VA_ARGS__)
+
+#define DEFINE_TILE(tokens, suffix, class, bits, zero, k, min)                                     \
+    static void tile_##class##_##suffix##_v(const tile_args *a)                                    \
+    {                                                                                              \
+        tile(a, bits, zero, k, min, TILE_V, tokens);                                               \
+    }                                                                                              \
+    static void tile_##class##_##suffix##_1(const tile_args *a)                                    \
+    {                                                                                              \
+        tile(a, bits, zero, k, min, 1, tokens);                                                    \
+    }
+#define TILE_ENTRY(tokens, suffix, class)                                                          \
+    {tokens, tile_##class##_##suffix##_v, tile_##class##_##suffix##_1},
+#define X(class, bits, zero, k, min)                                                               \
+    TILE_SIZES(DEFINE_TILE, class, bits, zero, k, min)                                             \
+    static const tile_size tiles_##class[N_TILE_SIZES] = {TILE_SIZES(TILE_ENTRY, class)};
+QH_TILE_LIST(X)
+#undef X
+
+/* All tokens of [0, n_tokens) against the panel. a: v0 and x are set here. */
+static void run_tiles(tile_args a, const tile_size *sizes, int n_groups, int n_tokens)
+{
+    const uint8_t *const x = a.x;
+    float *const y = a.y;
+    for (int t = 0, i = 0; t < n_tokens; t += sizes[i].n_tokens) {
+        while (sizes[i].n_tokens > n_tokens - t) i++;
+        a.x = x + (size_t)t * a.at->record_bytes;
+        a.y = y + (int64_t)t * a.ldy;
+        for (a.v0 = 0; a.v0 < n_groups * NV;) {
+            const bool is_full = a.v0 + TILE_V <= n_groups * NV;
+            (is_full ? sizes[i].full : sizes[i].narrow)(&a);
+            a.v0 += is_full ? TILE_V : 1;
+        }
+    }
+}
+
+static int token_block(size_t record_bytes)
+{
+    size_t n = TOKEN_BLOCK_BYTES / record_bytes / TILE_T * TILE_T;
+    if (n < 4 * TILE_T) n = 4 * TILE_T;
+    return n < TOKEN_BLOCK_MAX ? (int)n : TOKEN_BLOCK_MAX;
+}
+
+ALWAYS_INLINE void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo, int hi, bool is_table,
+                         int scale_k, int kind, bool has_min)
+{
+    const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
+    const int n_blocks = (int)at.n_blocks, block_tokens = token_block(at.record_bytes);
+    float edge[TOKEN_BLOCK_MAX][QH_GROUP_ROWS];                     /* rows of a group that is not whole */
+    panel pan;
+    for (int t = j->t_begin; t < j->t_end; t += block_tokens) {
+        const int n_tokens = j->t_end - t < block_tokens ? j->t_end - t : block_tokens;
+        int n_groups;
+        for (int64_t row = j->row_begin; row < j->row_end; row += n_groups * QH_GROUP_ROWS) {
+            const int64_t n_rows = j->row_end - row;
+            const bool is_edge = n_rows < QH_GROUP_ROWS;
+            n_groups = n_rows >= 2 * QH_GROUP_ROWS ? 2 : 1;
+            float *const y = j->y + (int64_t)t * j->ldy + row;
+            const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes, *p1 = p + j->m->group_bytes;
+            for (int b = 0; b < n_blocks; b += PANEL_K / QH_BLOCK_K) {
+                const int n = n_blocks - b < PANEL_K / QH_BLOCK_K ? n_blocks - b : PANEL_K / QH_BLOCK_K;
+                p = fill_panel(&pan, 0, p, n, lo, hi, is_table, scale_k, kind, has_min);
+                if (n_groups == 2) p1 = fill_panel(&pan, 1, p1, n, lo, hi, is_table, scale_k, kind, has_min);
+                const tile_args a = {.p = &pan, .block = b, .n_blocks = n, .at = &at,
+                                     .x = qh_acts_record(j->a, &at, t), .y = is_edge ? edge[0] : y,
+                                     .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
+                run_tiles(a, sizes, n_groups, n_tokens);
+            }
+            for (int i = 0; is_edge && i < n_tokens; i++)
+                memcpy(y + i * j->ldy, edge[i], (size_t)n_rows * sizeof *y);
+        }
+    }
+}
+
+#define X(name, class, lo, hi, table, zero, k, kind, min)                                          \
+    static void matmul_##name(const qh_matmul_job *j)                                              \
+    {                                                                                              \
+        switch (j->t_end - j->t_begin) {                                                           \
+        case 1: stream(j, lo, hi, table, zero, k, kind, min, 1, j->t_begin); break;                \
+        case 2: stream(j, lo, hi, table, zero, k, kind, min, 2, j->t_begin); break;                \
+        case 3: stream(j, lo, hi, table, zero, k, kind, min, 3, j->t_begin); break;                \
+        case 4: stream(j, lo, hi, table, zero, k, kind, min, 4, j->t_begin); break;                \
+        default: tiled(j, tiles_##class, lo, hi, table, k, kind, min); break;                      \
+        }                                                                                          \
+    }
+QH_LAYOUT_LIST(X)
+#undef X
+
+/* ---- products with float weights ---- */
+
+enum { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16 };
+
+/* Weights of k and k + 1 (a pair of a group at p; F32 and F16 are simply two rows of 16). */
+ALWAYS_INLINE void load_pair(vf w[2], const uint8_t *p, int v, int kind)
+{
+    if (kind == WEIGHT_F32) {
+        UNROLL for (int i = 0; i < 2; i++) w[i] = vf_load((const float *)p + i * QH_GROUP_ROWS + v * LANES);
+    } else if (kind == WEIGHT_F16) {
+        UNROLL for (int i = 0; i < 2; i++) w[i] = vf_load_f16(p + 2 * (i * QH_GROUP_ROWS + v * LANES));
+    } else {
+        const vb b = vb_load(p + 4 * v * LANES);
+        w[0] = vf_from_bits(vi_sll(vi_from_vb(b), 16));
+        w[1] = vf_from_bits(vi_and(vi_from_vb(b), vi_set1((int)0xffff0000u)));
+    }
+}
+
+/* The last k of an odd width. */
+ALWAYS_INLINE vf load_last(const uint8_t *p, int v, int kind)
+{
+    if (kind == WEIGHT_F32) return vf_load((const float *)p + v * LANES);
+    if (kind == WEIGHT_F16) return vf_load_f16(p + 2 * v * LANES);
+    return vf_from_bits(vi_sll(vi_from_vb(vb_load(p + 4 * v * LANES)), 16));
+}
+
+ALWAYS_INLINE void stream_float(const qh_matmul_job *j, int kind, int n_tokens)
+{
+    const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, true);
+    const float *x = qh_acts_floats(j->a, &at, j->t_begin);
+    const size_t ldx = at.float_bytes / sizeof *x, pair_bytes = kind == WEIGHT_F32 ? 128 : 64;
+    const int64_t dim = j->m->dim;
+    for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS) {
+        const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
+        vf sum[STREAM_TOKENS][NV];
+        UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
+        int64_t k = 0;
+        for (; k + 2 <= dim; k += 2, p += pair_bytes)
+            UNROLL for (int v = 0; v < NV; v++) {
+                vf w[2];
+                load_pair(w, p, v, kind);
+                UNROLL for (int t = 0; t < n_tokens; t++)
+                    UNROLL for (int i = 0; i < 2; i++)
+                        sum[t][v] = vf_fma(w[i], vf_load1(x + t * ldx + k + i), sum[t][v]);
+            }
+        if (k < dim)
+            UNROLL for (int v = 0; v < NV; v++)
+                UNROLL for (int t = 0; t < n_tokens; t++)
+                    sum[t][v] = vf_fma(load_last(p, v, kind), vf_load1(x + t * ldx + k), sum[t][v]);
+        UNROLL for (int t = 0; t < n_tokens; t++)
+            store_rows(j->y + (int64_t)(j->t_begin + t) * j->ldy + row, sum[t], j->row_end - row);
+    }
+}
+
+/* A tile over float weights w[group][k][16], k0 <= k < k0 + n_k of x. */
+typedef struct {
+    const float *w[PANEL_GROUPS];
+    int v0;
+    int64_t k0, n_k;
+    const float *x;
+    size_t ldx;
+    float *y;
+    int64_t ldy;
+} float_tile_args;
+
+typedef void float_tile_fn(const float_tile_args *a);
+
+ALWAYS_INLINE void float_tile(const float_tile_args *a, int n_vectors, int n_tokens)
+{
+    vf sum[TILE_T][TILE_V];
+    float *const y = a->y + a->v0 * LANES;
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int v = 0; v < n_vectors; v++)
+            sum[t][v] = a->k0 ? vf_load(y + t * a->ldy + v * LANES) : vf_zero();
+    const float *w[TILE_V];
+    UNROLL for (int v = 0; v < n_vectors; v++) w[v] = a->w[(a->v0 + v) / NV] + (a->v0 + v) % NV * LANES;
+    const float *x = a->x + a->k0;
+    for (int64_t k = 0; k < a->n_k; k++) {
+        vf wv[TILE_V];
+        UNROLL for (int v = 0; v < n_vectors; v++) wv[v] = vf_load(w[v] + k * QH_GROUP_ROWS);
+        UNROLL for (int t = 0; t < n_tokens; t++) {
+            const vf xv = vf_load1(x + t * a->ldx + k);
+            UNROLL for (int v = 0; v < n_vectors; v++) sum[t][v] = vf_fma(wv[v], xv, sum[t][v]);
+        }
+    }
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int v = 0; v < n_vectors; v++) vf_store(y + t * a->ldy + v * LANES, sum[t][v]);
+}
+
+typedef struct {
+    int n_tokens;
+    float_tile_fn *full, *narrow;
+} float_tile_size;
+
+#define DEFINE_FLOAT_TILE(tokens, suffix)                                                          \
+    static void float_tile_##suffix##_v(const float_tile_args *a) { float_tile(a, TILE_V, tokens); } \
+    static void float_tile_##suffix##_1(const float_tile_args *a) { float_tile(a, 1, tokens); }
+#define FLOAT_TILE_ENTRY(tokens, suffix) {tokens, float_tile_##suffix##_v, float_tile_##suffix##_1},
+TILE_SIZES(DEFINE_FLOAT_TILE)
+static const float_tile_size float_tiles[N_TILE_SIZES] = {TILE_SIZES(FLOAT_TILE_ENTRY)};
+
+static void run_float_tiles(float_tile_args a, int n_groups, int n_tokens)
+{
+    const float *const x = a.x;
+    float *const y = a.y;
+    for (int t = 0, i = 0; t < n_tokens; t += float_tiles[i].n_tokens) {
+        while (float_tiles[i].n_tokens > n_tokens - t) i++;
+        a.x = x + (size_t)t * a.ldx;
+        a.y = y + (int64_t)t * a.ldy;
+        for (a.v0 = 0; a.v0 < n_groups * NV;) {
+            const bool is_full = a.v0 + TILE_V <= n_groups * NV;
+            (is_full ? float_tiles[i].full : float_tiles[i].narrow)(&a);
+            a.v0 += is_full ? TILE_V : 1;
+        }
+    }
+}
+
+ALWAYS_INLINE void fill_float_panel(float *dst, const uint8_t *p, int64_t n_k, int kind)
+{
+    const size_t pair_bytes = 64;
+    int64_t k = 0;
+    for (; k + 2 <= n_k; k += 2, p += pair_bytes, dst += 2 * QH_GROUP_ROWS)
+        UNROLL for (int v = 0; v < NV; v++) {
+            vf w[2];
+            load_pair(w, p, v, kind);
+            UNROLL for (int i = 0; i < 2; i++) vf_store(dst + i * QH_GROUP_ROWS + v * LANES, w[i]);
+        }
+    if (k < n_k) UNROLL for (int v = 0; v < NV; v++) vf_store(dst + v * LANES, load_last(p, v, kind));
+}
+
+ALWAYS_INLINE void tiled_float(const qh_matmul_job *j, int kind)
+{
+    const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, true);
+    const int block_tokens = token_block(at.float_bytes);
+    const size_t k_bytes = QH_GROUP_ROWS * (kind == WEIGHT_F32 ? 4 : 2);
+    float edge[TOKEN_BLOCK_MAX][QH_GROUP_ROWS];
+    float pan[PANEL_GROUPS][PANEL_FLOAT_K * QH_GROUP_ROWS] __attribute__((aligned(64)));
+    for (int t = j->t_begin; t < j->t_end; t += block_tokens) {
+        const int n_tokens = j->t_end - t < block_tokens ? j->t_end - t : block_tokens;
+        int n_groups;
+        for (int64_t row = j->row_begin; row < j->row_end; row += n_groups * QH_GROUP_ROWS) {
+            const int64_t n_rows = j->row_end - row;
+            const bool is_edge = n_rows < QH_GROUP_ROWS;
+            n_groups = n_rows >= 2 * QH_GROUP_ROWS ? 2 : 1;
+            float *const y = j->y + (int64_t)t * j->ldy + row;
+            float_tile_args a = {.x = qh_acts_floats(j->a, &at, t), .ldx = at.float_bytes / sizeof(float),
+                                 .y = is_edge ? edge[0] : y, .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
+            for (a.k0 = 0; a.k0 < j->m->dim; a.k0 += PANEL_FLOAT_K) {
+                a.n_k = j->m->dim - a.k0 < PANEL_FLOAT_K ? j->m->dim - a.k0 : PANEL_FLOAT_K;
+                for (int g = 0; g < n_groups; g++) {
+                    const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS + g) * j->m->group_bytes +
+                                       (size_t)a.k0 * k_bytes;
+                    if (kind != WEIGHT_F32) fill_float_panel(pan[g], p, a.n_k, kind);
+                    a.w[g] = kind == WEIGHT_F32 ? (const float *)p : pan[g];
+                }
+                run_float_tiles(a, n_groups, n_tokens);
+            }
+            for (int i = 0; is_edge && i < n_tokens; i++)
+                memcpy(y + i * j->ldy, edge[i], (size_t)n_rows * sizeof *y);
+        }
+    }
+}
+
+ALWAYS_INLINE void matmul_float(const qh_matmul_job *j, int kind)
+{
+    switch (j->t_end - j->t_begin) {
+    case 1: stream_float(j, kind, 1); break;
+    case 2: stream_float(j, kind, 2); break;
+    case 3: stream_float(j, kind, 3); break;
+    case 4: stream_float(j, kind, 4); break;
+    default: tiled_float(j, kind); break;
+    }
+}
+
+static void matmul_F32(const qh_matmul_job *j) { matmul_float(j, WEIGHT_F32); }
+static void matmul_F16(const qh_matmul_job *j) { matmul_float(j, WEIGHT_F16); }
+static void matmul_BF16(const qh_matmul_job *j) { matmul_float(j, WEIGHT_BF16); }
+
+/* ---- quantizing activations ---- */
+
+/* One block: n <= 32 floats, the rest counts as zero. scale = amax/127, quants round to nearest even.
+ * Magnitudes are compared as integers, which ranks infinity and NaN on top: they reach the scale. */
+static void quantize_block(uint8_t *rec, const qh_acts_shape *at, int64_t b, const float *x, int n)
+{
+    float pad[QH_BLOCK_K] = {0};
+    if (n < QH_BLOCK_K) x = memcpy(pad, x, (size_t)n * sizeof *x);
+    int32_t sum[2];
+    float scale;
+    quantize_32((int8_t *)rec + b * QH_BLOCK_K, &scale, sum, x);
+    *(float *)part_f(rec, at->scale, b) = scale;
+    *(float *)part_f(rec, at->sum, b) = scale * (float)(sum[0] + sum[1]);
+    *(int32_t *)part_i(rec, at->neg, b) = -(sum[0] + sum[1]);
+    for (int h = 0; h < 2; h++) {
+        *(float *)part_f(rec, at->half_sum, 2 * b + h) = scale * (float)sum[h];
+        *(int32_t *)part_i(rec, at->half_neg, 2 * b + h) = -sum[h];
+    }
+}
+
+static void acts_set(const qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end)
+{
+    const qh_acts_shape at = qh_acts_shape_of(a->isa, a->dim, a->has_float);
+    for (int t = t_begin; t < t_end; t++) {
+        const float *src = x + (int64_t)t * ldx;
+        uint8_t *rec = qh_acts_record(a, &at, t);
+        for (int64_t b = 0; b < at.n_blocks; b++) {
+            const int64_t n = a->dim - b * QH_BLOCK_K;
+            quantize_block(rec, &at, b, src + b * QH_BLOCK_K, n < QH_BLOCK_K ? (int)n : QH_BLOCK_K);
+        }
+        if (a->has_float) memcpy(qh_acts_floats(a, &at, t), src, (size_t)a->dim * sizeof *src);
+    }
+}
+
+#define X(name, number, n, bytes) [QH_DTYPE_AT_##name] = matmul_##name,
+const qh_matrix_kernels QH_LEVEL = {.matmul = {QH_DTYPE_LIST(X)}, .acts_set = acts_set};
+#undef X

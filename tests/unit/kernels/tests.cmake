@@ -1,0 +1,2 @@
+qh_unit_test(kernels/isa_test.c qh_kernels)
+qh_unit_test(kernels/matrix_test.c qh_kernels)
