@@ -1,2 +1,3 @@
 qh_unit_test(kernels/isa_test.c qh_kernels)
 qh_unit_test(kernels/matrix_test.c qh_kernels)
+include(${CMAKE_CURRENT_LIST_DIR}/forward.cmake)

@@ -1,0 +1,26 @@
+/* cpu_backend.h - the backend that computes on this machine's CPUs.
+ *
+ * Opening packs the weights and takes all memory, pages and activations included; a step allocates
+ * nothing. submit runs the step on the calling thread and the team, wait only hands out the result.
+ * Bits are exact within an ISA level, see isa.h; the number of threads does not matter.
+ *
+ * Thread: plan anywhere; the rest as backend.h says. */
+#pragma once
+#include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
+#include "model/weights.h"
+
+typedef struct {
+    qh_isa isa;
+    int n_threads;                  /* the calling thread included; 0: as many as CPUs may be used */
+    bool pin;                       /* keep each thread but the caller's on a CPU of its own */
+    bool is_mapped;                 /* weights lie in a file mapping: drop its pages once packed */
+} qh_cpu_options;
+
+/* What open will take, and what there is. */
+qh_status qh_cpu_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
+                              const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err);
+/* Weights and description are borrowed for the call only. QH_ENOMEM states the plan's numbers when
+ * it does not fit what is available; QH_EUNSUPPORTED names what the kernels cannot do. */
+qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weights *w,
+                              const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err);
