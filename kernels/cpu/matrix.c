@@ -6,6 +6,9 @@ const qh_matrix_kernels *qh_matrix_kernels_of(qh_isa isa)
     switch (isa) {
     case QH_ISA_REF: return &qh_matrix_ref;
     case QH_ISA_SCALAR: return &qh_matrix_scalar;
+#if defined(__x86_64__)
+    case QH_ISA_AVX512: return &qh_matrix_avx512;
+#endif
     default: return &qh_matrix_scalar;             /* levels without kernels of their own */
     }
 }

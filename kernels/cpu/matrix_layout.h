@@ -100,44 +100,39 @@ static inline size_t qh_block_quant_bytes(int lo_bits, int hi_bits)
 
 size_t qh_group_bytes(qh_dtype t, int64_t dim);
 
-/* Activations. First one record a token, then, when floats are kept, the floats of every token, then
- * at avx512bf16 the same as bf16. A record, with n blocks of 32 (the last one filled up with zeros):
- *
- *   x        int8 [32n]   round(x / scale), padded to 64 bytes
- *   scale    float [n]    largest magnitude / 127
- *   sum      float [n]    scale * (sum of x)              meets the minima
- *   neg      int32 [n]    -(sum of x)                     meets the zero point
- *   half_sum float [2n]   the last two again, over halves of 16
- *   half_neg int32 [2n] */
-#define QH_ACTS_TINY 0x1p-100f          /* a block below it is all zero: 127 / amax would overflow */
+/* 32 activations: a cache line of their own. */
+typedef struct {
+    int8_t x[QH_BLOCK_K];           /* round(activation / scale) */
+    float scale;                    /* largest magnitude / 127 */
+    float sum;                      /* scale * (sum of x): meets the minima */
+    int32_t neg;                    /* -(sum of x): meets the zero point */
+    float half_sum[2];              /* the last two again, over halves of 16 */
+    int32_t half_neg[2];
+    int32_t unused;
+} qh_acts_block;
 
+#define QH_ACTS_TINY 0x1p-100f      /* a block below it is all zero: 127 / amax would overflow */
+
+/* Where activations lie: first the blocks of every token (the last one of a token filled up with
+ * zeros), then, when floats are kept, the floats of every token, then at avx512bf16 the same as bf16. */
 typedef struct {
     int64_t n_blocks;
-    size_t scale, sum, neg, half_sum, half_neg;     /* offsets of a record */
     size_t record_bytes, float_bytes, bf16_bytes;   /* strides between tokens */
 } qh_acts_shape;
 
 static inline qh_acts_shape qh_acts_shape_of(qh_isa isa, int64_t dim, bool has_float)
 {
     qh_acts_shape s = {.n_blocks = (dim + QH_BLOCK_K - 1) / QH_BLOCK_K};
-    if (isa != QH_ISA_REF) {
-        const size_t n = (size_t)s.n_blocks * 4;
-        s.scale = qh_round_up((size_t)s.n_blocks * QH_BLOCK_K, QH_LINE_BYTES);
-        s.sum = s.scale + n;
-        s.neg = s.sum + n;
-        s.half_sum = s.neg + n;
-        s.half_neg = s.half_sum + 2 * n;
-        s.record_bytes = qh_round_up(s.half_neg + 2 * n, QH_LINE_BYTES);
-    }
+    if (isa != QH_ISA_REF) s.record_bytes = (size_t)s.n_blocks * sizeof(qh_acts_block);
     if (has_float) s.float_bytes = qh_round_up((size_t)dim * 4, QH_LINE_BYTES);
     if (has_float && isa == QH_ISA_AVX512BF16)
         s.bf16_bytes = qh_round_up((size_t)dim * 2, QH_LINE_BYTES);
     return s;
 }
 
-static inline uint8_t *qh_acts_record(const qh_acts *a, const qh_acts_shape *s, int t)
+static inline qh_acts_block *qh_acts_blocks(const qh_acts *a, const qh_acts_shape *s, int t)
 {
-    return a->data + (size_t)t * s->record_bytes;
+    return (qh_acts_block *)(a->data + (size_t)t * s->record_bytes);
 }
 static inline float *qh_acts_floats(const qh_acts *a, const qh_acts_shape *s, int t)
 {

@@ -106,23 +106,6 @@ ALWAYS_INLINE void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_s
     }
 }
 
-/* ---- activations ---- */
-
-/* Where a token's record starts, and where its parts are. */
-typedef struct {
-    qh_acts_shape at;
-    const uint8_t *records;
-} acts_view;
-
-ALWAYS_INLINE const float *part_f(const uint8_t *record, size_t offset, int64_t i)
-{
-    return (const float *)(record + offset) + i;
-}
-ALWAYS_INLINE const int32_t *part_i(const uint8_t *record, size_t offset, int64_t i)
-{
-    return (const int32_t *)(record + offset) + i;
-}
-
 /* ---- products with quantized weights ---- */
 
 /* start of an integer dot: minus the zero point times the sum of x. */
@@ -130,6 +113,16 @@ ALWAYS_INLINE vi dot_start(const int32_t *neg_sum, int bits, int zero)
 {
     if (!zero || (bits == 8 && SIGNED_BYTES)) return vi_set1(0);
     return vi_sll(vi_load1(neg_sum), __builtin_ctz((unsigned)zero));
+}
+
+/* Sums of the block, or of a half when scales cover 16 k. */
+ALWAYS_INLINE const int32_t *x_neg(const qh_acts_block *b, int groups, int g)
+{
+    return groups == 2 ? &b->half_neg[g] : &b->neg;
+}
+ALWAYS_INLINE const float *x_sum(const qh_acts_block *b, int groups, int g)
+{
+    return groups == 2 ? &b->half_sum[g] : &b->sum;
 }
 
 ALWAYS_INLINE vf add_scaled(vf sum, vi dot, vf scale, vf x_scale)
@@ -154,8 +147,7 @@ ALWAYS_INLINE void stream(const qh_matmul_job *j, int lo, int hi, bool is_table,
     const int bits = is_table ? 8 : lo + hi, groups = QH_BLOCK_K / scale_k;
     const int steps = scale_k / 4, flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
-    const uint8_t *x = qh_acts_record(j->a, &at, t_begin);
-    const size_t x_sum = groups == 2 ? at.half_sum : at.sum, x_neg = groups == 2 ? at.half_neg : at.neg;
+    const qh_acts_block *x = qh_acts_blocks(j->a, &at, t_begin);
     const int n_blocks = (int)at.n_blocks;
     for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS) {
         const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
@@ -173,22 +165,20 @@ ALWAYS_INLINE void stream(const qh_matmul_job *j, int lo, int hi, bool is_table,
                     unpack_steps(w, q, v, lo, hi, is_table);
                     load_scales(scale, min, p, super[v], b, v, scale_k, kind, has_min);
                     UNROLL for (int t = 0; t < n_tokens; t++) {
-                        const uint8_t *rec = x + (size_t)t * at.record_bytes;
-                        const int8_t *xq = (const int8_t *)rec + (c + b) * QH_BLOCK_K;
-                        const vf x_scale = vf_load1(part_f(rec, at.scale, c + b));
+                        const qh_acts_block *xb = x + t * at.n_blocks + c + b;
+                        const vf x_scale = vf_load1(&xb->scale);
                         UNROLL for (int g = 0; g < groups; g++) {
-                            const int i = (c + b) * groups + g;
-                            vi dot = dot_start(part_i(rec, x_neg, i), bits, zero);
+                            vi dot = dot_start(x_neg(xb, groups, g), bits, zero);
                             UNROLL for (int s = 0; s < steps; s += flush) {
                                 vr run = run_begin(dot);
                                 UNROLL for (int f = s; f < s + flush; f++)
-                                    run = run_step(run, w[g * steps + f], vb_load4(xq + 4 * (g * steps + f)),
+                                    run = run_step(run, w[g * steps + f], vb_load4(xb->x + 4 * (g * steps + f)),
                                                   bits == 8);
                                 dot = run_end(dot, run);
                             }
                             sum[t][v] = add_scaled(sum[t][v], dot, scale[g], x_scale);
                             if (has_min)
-                                sum[t][v] = vf_fma(min[g], vf_load1(part_f(rec, x_sum, i)), sum[t][v]);
+                                sum[t][v] = vf_fma(min[g], vf_load1(x_sum(xb, groups, g)), sum[t][v]);
                         }
                     }
                 }
@@ -236,14 +226,13 @@ ALWAYS_INLINE const uint8_t *fill_panel(panel *out, int group, const uint8_t *p,
     return p;
 }
 
-/* A tile: n_vectors vectors of the panel from vector v0 on (counted over its groups), n_tokens tokens
- * whose records start at x; blocks [block, block + n_blocks) of k, which the panel holds from its
- * start. y: the first row of the panel, first token. */
+/* A tile: vectors of the panel from v0 on (counted over its groups) and tokens from x on, whose blocks
+ * [first, first + n_blocks) the panel holds. y: the first row of the panel, first token. */
 typedef struct {
     const panel *p;
-    int v0, block, n_blocks;
-    const uint8_t *x;
-    const qh_acts_shape *at;
+    int v0, first, n_blocks;
+    const qh_acts_block *x;
+    int64_t ldx;                                /* blocks between tokens */
     float *y;
     int64_t ldy;
 } tile_args;
@@ -255,14 +244,11 @@ ALWAYS_INLINE void tile(const tile_args *a, int bits, int zero, int scale_k, boo
 {
     const int groups = QH_BLOCK_K / scale_k, steps = scale_k / 4;
     const int flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
-    const size_t stride = a->at->record_bytes;
-    const size_t x_sum = groups == 2 ? a->at->half_sum : a->at->sum;
-    const size_t x_neg = groups == 2 ? a->at->half_neg : a->at->neg;
     vf sum[TILE_T][TILE_V];
     float *const y = a->y + a->v0 * LANES;
     UNROLL for (int t = 0; t < n_tokens; t++)
         UNROLL for (int v = 0; v < n_vectors; v++)
-            sum[t][v] = a->block ? vf_load(y + t * a->ldy + v * LANES) : vf_zero();
+            sum[t][v] = a->first ? vf_load(y + t * a->ldy + v * LANES) : vf_zero();
     const uint8_t *w[TILE_V];
     const float *scale[TILE_V], *min[TILE_V];
     UNROLL for (int v = 0; v < n_vectors; v++) {
@@ -271,44 +257,43 @@ ALWAYS_INLINE void tile(const tile_args *a, int bits, int zero, int scale_k, boo
         scale[v] = a->p->scale[g][0] + lane;
         min[v] = a->p->min[g][0] + lane;
     }
-    const uint8_t *x = a->x;
-    for (int b = 0; b < a->n_blocks * groups; b++) {
-        const int i = a->block * groups + b;                        /* scale group of the row */
-        vi dot[TILE_T][TILE_V];
-        UNROLL for (int t = 0; t < n_tokens; t++) {
-            const vi start = dot_start(part_i(x + t * stride, x_neg, i), bits, zero);
-            UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = start;
-        }
-        UNROLL for (int s = 0; s < steps; s += flush) {
-            vr run[TILE_T][TILE_V];
-            UNROLL for (int t = 0; t < n_tokens; t++)
-                UNROLL for (int v = 0; v < n_vectors; v++) run[t][v] = run_begin(dot[t][v]);
-            UNROLL for (int f = s; f < s + flush; f++) {
-                vb wv[TILE_V];
-                UNROLL for (int v = 0; v < n_vectors; v++)
-                    wv[v] = vb_load(w[v] + (b * steps + f) * QH_STEP_BYTES);
-                UNROLL for (int t = 0; t < n_tokens; t++) {
-                    const vb xv = vb_load4((const int8_t *)x + t * stride + (i * steps + f) * 4);
+    const qh_acts_block *x = a->x + a->first;
+    for (int b = 0; b < a->n_blocks; b++, x++)
+        UNROLL for (int g = 0; g < groups; g++) {
+            const int at = b * groups + g;                          /* scale group of the panel */
+            vi dot[TILE_T][TILE_V];
+            UNROLL for (int t = 0; t < n_tokens; t++) {
+                const vi start = dot_start(x_neg(x + t * a->ldx, groups, g), bits, zero);
+                UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = start;
+            }
+            UNROLL for (int s = 0; s < steps; s += flush) {
+                vr run[TILE_T][TILE_V];
+                UNROLL for (int t = 0; t < n_tokens; t++)
+                    UNROLL for (int v = 0; v < n_vectors; v++) run[t][v] = run_begin(dot[t][v]);
+                UNROLL for (int f = s; f < s + flush; f++) {
+                    vb wv[TILE_V];
                     UNROLL for (int v = 0; v < n_vectors; v++)
-                        run[t][v] = run_step(run[t][v], wv[v], xv, bits == 8);
+                        wv[v] = vb_load(w[v] + (at * steps + f) * QH_STEP_BYTES);
+                    UNROLL for (int t = 0; t < n_tokens; t++) {
+                        const vb xv = vb_load4(x[t * a->ldx].x + (g * steps + f) * 4);
+                        UNROLL for (int v = 0; v < n_vectors; v++)
+                            run[t][v] = run_step(run[t][v], wv[v], xv, bits == 8);
+                    }
+                }
+                UNROLL for (int t = 0; t < n_tokens; t++)
+                    UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = run_end(dot[t][v], run[t][v]);
+            }
+            UNROLL for (int v = 0; v < n_vectors; v++) {
+                const vf d = vf_load(scale[v] + at * QH_GROUP_ROWS);
+                UNROLL for (int t = 0; t < n_tokens; t++)
+                    sum[t][v] = add_scaled(sum[t][v], dot[t][v], d, vf_load1(&x[t * a->ldx].scale));
+                if (has_min) {
+                    const vf m = vf_load(min[v] + at * QH_GROUP_ROWS);
+                    UNROLL for (int t = 0; t < n_tokens; t++)
+                        sum[t][v] = vf_fma(m, vf_load1(x_sum(x + t * a->ldx, groups, g)), sum[t][v]);
                 }
             }
-            UNROLL for (int t = 0; t < n_tokens; t++)
-                UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = run_end(dot[t][v], run[t][v]);
         }
-        UNROLL for (int v = 0; v < n_vectors; v++) {
-            const vf d = vf_load(scale[v] + b * QH_GROUP_ROWS);
-            UNROLL for (int t = 0; t < n_tokens; t++) {
-                const vf x_scale = vf_load1(part_f(x + t * stride, a->at->scale, i / groups));
-                sum[t][v] = add_scaled(sum[t][v], dot[t][v], d, x_scale);
-            }
-            if (has_min) {
-                const vf m = vf_load(min[v] + b * QH_GROUP_ROWS);
-                UNROLL for (int t = 0; t < n_tokens; t++)
-                    sum[t][v] = vf_fma(m, vf_load1(part_f(x + t * stride, x_sum, i)), sum[t][v]);
-            }
-        }
-    }
     UNROLL for (int t = 0; t < n_tokens; t++)
         UNROLL for (int v = 0; v < n_vectors; v++) vf_store(y + t * a->ldy + v * LANES, sum[t][v]);
 }
@@ -343,11 +328,11 @@ QH_TILE_LIST(X)
 /* All tokens of [0, n_tokens) against the panel. a: v0 and x are set here. */
 static void run_tiles(tile_args a, const tile_size *sizes, int n_groups, int n_tokens)
 {
-    const uint8_t *const x = a.x;
+    const qh_acts_block *const x = a.x;
     float *const y = a.y;
     for (int t = 0, i = 0; t < n_tokens; t += sizes[i].n_tokens) {
         while (sizes[i].n_tokens > n_tokens - t) i++;
-        a.x = x + (size_t)t * a.at->record_bytes;
+        a.x = x + t * a.ldx;
         a.y = y + (int64_t)t * a.ldy;
         for (a.v0 = 0; a.v0 < n_groups * NV;) {
             const bool is_full = a.v0 + TILE_V <= n_groups * NV;
@@ -384,8 +369,8 @@ ALWAYS_INLINE void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo,
                 const int n = n_blocks - b < PANEL_K / QH_BLOCK_K ? n_blocks - b : PANEL_K / QH_BLOCK_K;
                 p = fill_panel(&pan, 0, p, n, lo, hi, is_table, scale_k, kind, has_min);
                 if (n_groups == 2) p1 = fill_panel(&pan, 1, p1, n, lo, hi, is_table, scale_k, kind, has_min);
-                const tile_args a = {.p = &pan, .block = b, .n_blocks = n, .at = &at,
-                                     .x = qh_acts_record(j->a, &at, t), .y = is_edge ? edge[0] : y,
+                const tile_args a = {.p = &pan, .first = b, .n_blocks = n, .ldx = at.n_blocks,
+                                     .x = qh_acts_blocks(j->a, &at, t), .y = is_edge ? edge[0] : y,
                                      .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
                 run_tiles(a, sizes, n_groups, n_tokens);
             }
@@ -591,20 +576,19 @@ static void matmul_BF16(const qh_matmul_job *j) { matmul_float(j, WEIGHT_BF16); 
 
 /* One block: n <= 32 floats, the rest counts as zero. scale = amax/127, quants round to nearest even.
  * Magnitudes are compared as integers, which ranks infinity and NaN on top: they reach the scale. */
-static void quantize_block(uint8_t *rec, const qh_acts_shape *at, int64_t b, const float *x, int n)
+static void quantize_block(qh_acts_block *out, const float *x, int n)
 {
     float pad[QH_BLOCK_K] = {0};
     if (n < QH_BLOCK_K) x = memcpy(pad, x, (size_t)n * sizeof *x);
     int32_t sum[2];
-    float scale;
-    quantize_32((int8_t *)rec + b * QH_BLOCK_K, &scale, sum, x);
-    *(float *)part_f(rec, at->scale, b) = scale;
-    *(float *)part_f(rec, at->sum, b) = scale * (float)(sum[0] + sum[1]);
-    *(int32_t *)part_i(rec, at->neg, b) = -(sum[0] + sum[1]);
+    quantize_32(out->x, &out->scale, sum, x);
+    out->sum = out->scale * (float)(sum[0] + sum[1]);
+    out->neg = -(sum[0] + sum[1]);
     for (int h = 0; h < 2; h++) {
-        *(float *)part_f(rec, at->half_sum, 2 * b + h) = scale * (float)sum[h];
-        *(int32_t *)part_i(rec, at->half_neg, 2 * b + h) = -sum[h];
+        out->half_sum[h] = out->scale * (float)sum[h];
+        out->half_neg[h] = -sum[h];
     }
+    out->unused = 0;
 }
 
 static void acts_set(const qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end)
@@ -612,10 +596,10 @@ static void acts_set(const qh_acts *a, const float *x, int64_t ldx, int t_begin,
     const qh_acts_shape at = qh_acts_shape_of(a->isa, a->dim, a->has_float);
     for (int t = t_begin; t < t_end; t++) {
         const float *src = x + (int64_t)t * ldx;
-        uint8_t *rec = qh_acts_record(a, &at, t);
+        qh_acts_block *out = qh_acts_blocks(a, &at, t);
         for (int64_t b = 0; b < at.n_blocks; b++) {
             const int64_t n = a->dim - b * QH_BLOCK_K;
-            quantize_block(rec, &at, b, src + b * QH_BLOCK_K, n < QH_BLOCK_K ? (int)n : QH_BLOCK_K);
+            quantize_block(out + b, src + b * QH_BLOCK_K, n < QH_BLOCK_K ? (int)n : QH_BLOCK_K);
         }
         if (a->has_float) memcpy(qh_acts_floats(a, &at, t), src, (size_t)a->dim * sizeof *src);
     }
