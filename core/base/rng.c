@@ -2,7 +2,6 @@
 #include "base/rng.h"
 #include "base/clock.h"
 #include "base/hash.h"
-#include <math.h>
 #include <sys/random.h>
 
 qh_rng_block qh_rng_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_lo)
@@ -19,11 +18,33 @@ qh_rng_block qh_rng_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_l
     return (qh_rng_block){{c0, c1, c2, c3}};
 }
 
-float qh_rng_gumbel(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id)
+uint32_t qh_rng_gumbel_bits(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id)
 {
-    qh_rng_block b = qh_rng_philox(seed, choice, (uint64_t)position << 32 | token_id);
-    return -logf(-logf(qh_rng_unit(b.v[0])));
+    return qh_rng_philox(seed, choice, (uint64_t)position << 32 | token_id).v[0];
 }
+
+/* 1 - u = (2j - 1) / 2^24 with j = 2^23 - (bits >> 9), at least 2^-(24 - floor(log2(2j - 1))). */
+float qh_rng_gumbel_bound(uint32_t bits)
+{
+    uint32_t odd = 2 * ((1u << 23) - (bits >> 9)) - 1;
+    return (float)(__builtin_clz(odd) - 7) * 0.69315f;
+}
+
+/* log(x) for a normal x > 0: x = m 2^e with m in [sqrt 1/2, sqrt 2), log m = 2 atanh(s) with
+ * s = (m - 1) / (m + 1), |s| < 0.172, its series cut after s^9 (remainder 1e-9). */
+static float log_of(float x)
+{
+    union { float f; uint32_t u; } v = {x};
+    int e = (int)(v.u >> 23) - 127;
+    v.u = (v.u & 0x7fffff) | 0x3f800000;
+    if (v.f > 1.41421356f) v.f *= 0.5f, e++;
+    float f = v.f - 1.0f, s = f / (2.0f + f), z = s * s;
+    float p = ((z * (1.0f / 9) + 1.0f / 7) * z + 1.0f / 5) * z + 1.0f / 3;
+    float tail = (float)e * -2.12194440e-4f + (2.0f * s) * (z * p);     /* ln 2 = 0.693359375 - 2.12e-4 */
+    return (float)e * 0.693359375f + (2.0f * s + tail);
+}
+
+float qh_rng_gumbel_of(uint32_t bits) { return -log_of(-log_of(qh_rng_unit(bits))); }
 
 uint64_t qh_rng_entropy(void)
 {

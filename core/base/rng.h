@@ -15,7 +15,18 @@ qh_rng_block qh_rng_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_l
 /* Uniform in (0, 1): never 0, never 1; 23 bits and a half, exact in float. */
 static inline float qh_rng_unit(uint32_t bits) { return ((float)(bits >> 9) + 0.5f) * 0x1p-23f; }
 
-/* Standard Gumbel noise for one candidate: argmax(logit + noise) samples softmax(logit). */
-float qh_rng_gumbel(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id);
+/* Standard Gumbel noise for one candidate: argmax(logit + noise) samples softmax(logit). It is
+ * -log(-log(u)) with u = qh_rng_unit(bits), in float by a logarithm of our own that uses only exactly
+ * rounded operations, so that a GPU gives the same bits. In three parts, because most candidates lose
+ * already by the bound: noise <= -log(1 - u), taken up to the next power of two. */
+uint32_t qh_rng_gumbel_bits(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id);
+float    qh_rng_gumbel_bound(uint32_t bits);     /* at least the noise of these bits */
+float    qh_rng_gumbel_of(uint32_t bits);
+#define QH_RNG_GUMBEL_MAX 16.6356f                /* no bits give more: 24 ln 2, rounded up */
+
+static inline float qh_rng_gumbel(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id)
+{
+    return qh_rng_gumbel_of(qh_rng_gumbel_bits(seed, choice, position, token_id));
+}
 
 uint64_t qh_rng_entropy(void); /* 64 bits from the system, for seeds nobody gave */

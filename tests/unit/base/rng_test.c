@@ -35,4 +35,17 @@ TEST(gumbel_argmax_samples_the_softmax)
     }
     for (int id = 0; id < 3; id++) CHECK(fabs(hits[id] / (double)n_draws - want[id]) < 0.01);
 }
+TEST(gumbel_noise_is_the_double_logarithm_and_below_its_bound)
+{
+    double worst = 0;
+    for (uint32_t i = 0; i < 1u << 20; i++) {
+        uint32_t bits = i < 4096 ? i << 9 : i < 8192 ? UINT32_MAX - ((i - 4096) << 9) : i * 0x9E3779B1u;
+        double u = (double)qh_rng_unit(bits), want = -log(-log(u)), got = qh_rng_gumbel_of(bits);
+        double off = fabs(got - want) / (1 + fabs(want));
+        if (off > worst) worst = off;
+        CHECK(got <= qh_rng_gumbel_bound(bits));
+        CHECK(qh_rng_gumbel_bound(bits) <= QH_RNG_GUMBEL_MAX);
+    }
+    CHECK(worst < 3e-7);
+}
 TEST_MAIN()
