@@ -25,10 +25,13 @@ typedef struct {
     int max_seqs;                               /* running at once; default 64 */
     int max_queued;                             /* waiting; more is QH_AGAIN -> 429; default 256 */
     int step_tokens;                            /* rows of a step: decode first, then prefill; default 512 */
-    int max_context;                            /* tokens of a sequence; 0: the model's */
-    int n_pages;                                /* KV pages of the backend */
+    int max_context;                            /* tokens of a sequence; 0: the model's. Cut to the backend's
+                                                   limits and to the pages, see n_pages */
+    int n_pages;                                /* KV pages to use; 0: all that the backend reserved. A
+                                                   sequence may hold n_pages - 1: one stays spare for copies */
     bool no_prefix_cache;
     qh_clock *clock;                            /* NULL: real */
+    const char *metric_labels;                  /* NULL, or 'model="..."'; kept for the process's life */
     qh_wakeup on_events;                        /* fired when events are ready to poll */
 } qh_engine_config;
 
@@ -79,7 +82,8 @@ typedef struct {
     qh_job_id job;
     int choice;                                 /* 0 .. n_choices-1 */
     enum { QH_EVENT_PROMPT, QH_EVENT_TEXT, QH_EVENT_DONE } type;
-    /* PROMPT: tokens[] are the prompt's with logprobs (only when asked).
+    /* PROMPT: tokens[] are the prompt's after the first, with logprobs (only when asked); a long prompt
+     * comes in several events, in order, all before the first TEXT.
      * TEXT: whole UTF-8 characters, maybe empty while a stop string or character is held back, and
      * the tokens sampled since the last event; text and tokens need not line up. */
     char *text;
@@ -95,7 +99,8 @@ typedef struct {
 } qh_event;
 void qh_event_deinit(qh_event *e);
 
-/* Takes the backend (closes it in free). tok is borrowed. Starts the engine thread. */
+/* Takes the backend (closes it in free; on failure it stays with the caller). tok is borrowed; it may
+ * be NULL when the backend brings a vocabulary of its own, which then counts. Starts the engine thread. */
 qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc, const qh_tokenizer *tok,
                         const qh_engine_config *cfg, qh_err *err);
 /* Cancels everything, joins the thread, closes the backend. NULL is fine. */

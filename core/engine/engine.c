@@ -1,0 +1,206 @@
+/* engine.c - the engine's thread, its two mailboxes and the slots of its jobs; see engine.h
+ *
+ * A job takes a slot in submit and gives it back when the last of its DONE events is polled; both happen
+ * on the loop thread, which owns the table. What the two threads share of a slot is one word of flags, so
+ * a cancel needs no room in a mailbox and cannot be lost. */
+#include "base/mbox.h"
+#include "base/mem.h"
+#include "engine/step.h"
+
+typedef struct {
+    qh_job_id id;               /* 0: free. Loop thread */
+    int n_left;                 /* choices that have not told their end. Loop thread */
+    _Atomic unsigned flags;
+} slot;
+
+typedef struct {
+    qh_job_id id;               /* 0: nothing but a nudge */
+    qh_gen *gen;
+    slot *slot;
+} command;
+
+struct qh_engine {
+    qh_backend *be;
+    qh_core *core;              /* engine thread, except for its limits and stats */
+    qh_thread *thread;
+    qh_clock *clock;
+    qh_mbox *commands, *events;
+    int max_events;
+    _Atomic bool is_nudged;     /* a nudge is under way */
+    _Atomic bool has_untold;    /* events wait for room: poll nudges when it made some */
+    slot *slots;
+    int n_slots, max_queued;
+};
+
+enum { DEFAULT_MAX_QUEUED = 256, MIN_EVENTS = 1024 };
+
+static _Atomic qh_job_id last_id;   /* ids are unique in the process */
+
+/* Engine thread ----------------------------------------------------------------------------------*/
+
+static bool has_room(void *arg)
+{
+    qh_engine *e = arg;
+    return qh_mbox_len(e->events) < e->max_events;
+}
+
+static void put(void *arg, const qh_event *ev)
+{
+    qh_engine *e = arg;
+    qh_status st = qh_mbox_put(e->events, ev);  /* the only sender, after has_room */
+    qh_assert(st == QH_OK);
+}
+
+/* False when the engine is closing. */
+static bool take_commands(qh_engine *e)
+{
+    command cmd;
+    qh_status st;
+    atomic_store(&e->is_nudged, false);
+    while (!(st = qh_mbox_take(e->commands, &cmd)))
+        if (cmd.id) qh_core_submit(e->core, cmd.id, cmd.gen, &cmd.slot->flags);
+    return st == QH_AGAIN;
+}
+
+static void run(void *arg)
+{
+    qh_engine *e = arg;
+    while (take_commands(e)) {
+        bool did = qh_core_step(e->core);
+        atomic_store(&e->has_untold, qh_core_has_untold(e->core));
+        if (did) continue;
+        int64_t wake_us = qh_core_wake_us(e->core), now = e->clock->now_us(e->clock);
+        if (wake_us <= now) continue;
+        qh_mbox_wait(e->commands, wake_us == INT64_MAX ? -1 : wake_us - now);
+    }
+}
+
+/* Opening and closing ----------------------------------------------------------------------------*/
+
+qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc, const qh_tokenizer *tok,
+                        const qh_engine_config *cfg, qh_err *err)
+{
+    *out = NULL;
+    const qh_vocab *own = be->ops->caps(be)->vocab, *vocab = own ? own : tok ? qh_tokenizer_vocab(tok) : NULL;
+    if (!vocab) return qh_fail(err, QH_EINVAL, "backend '%s' has no vocabulary and no tokenizer was given", be->ops->caps(be)->name);
+    qh_engine *e = qh_new0(qh_engine);
+    e->clock = cfg->clock ? cfg->clock : &qh_clock_real;
+    e->max_queued = cfg->max_queued ? cfg->max_queued : DEFAULT_MAX_QUEUED;
+    qh_status st = qh_core_new(&e->core, be, desc, vocab, cfg, (qh_event_sink){has_room, put, e}, err);
+    if (st) goto fail;
+    int max_seqs = qh_core_limits(e->core)->max_seqs;
+    e->n_slots = e->max_queued + 2 * max_seqs;
+    e->max_events = 4 * e->n_slots > MIN_EVENTS ? 4 * e->n_slots : MIN_EVENTS;
+    e->slots = qh_try_alloc0((size_t)e->n_slots, sizeof *e->slots);
+    if (!e->slots) st = qh_fail(err, QH_ENOMEM, "no memory for a queue of %d jobs", e->max_queued);
+    if (!st) st = qh_mbox_new(&e->commands, sizeof(command), e->n_slots + 1, (qh_wakeup){0}, err);
+    if (!st) st = qh_mbox_new(&e->events, sizeof(qh_event), e->max_events, cfg->on_events, err);
+    if (!st) st = qh_thread_start(&e->thread, "qh-engine", run, e, err);
+    if (st) goto fail;
+    e->be = be;
+    *out = e;
+    return QH_OK;
+fail:
+    qh_engine_free(e);
+    return st;
+}
+
+void qh_engine_free(qh_engine *e)
+{
+    if (!e) return;
+    command cmd;
+    qh_event ev;
+    if (e->commands) qh_mbox_close(e->commands);
+    qh_thread_join(e->thread);
+    while (e->commands && qh_mbox_take(e->commands, &cmd) == QH_OK) qh_gen_free(cmd.gen);
+    while (e->events && qh_mbox_take(e->events, &ev) == QH_OK) qh_event_deinit(&ev);
+    qh_mbox_free(e->commands);
+    qh_mbox_free(e->events);
+    qh_core_free(e->core);
+    qh_backend_close(e->be);
+    qh_free(e->slots);
+    qh_free(e);
+}
+
+/* Loop thread ------------------------------------------------------------------------------------*/
+
+static void nudge(qh_engine *e)
+{
+    if (atomic_exchange(&e->is_nudged, true)) return;
+    qh_mbox_put(e->commands, &(command){0});    /* full or closed: the engine is awake anyway */
+}
+
+static slot *find_slot(qh_engine *e, qh_job_id id)
+{
+    for (int i = 0; i < e->n_slots; i++)
+        if (e->slots[i].id == id) return &e->slots[i];
+    return NULL;
+}
+
+static int count_queued(qh_engine *e)
+{
+    int n = 0;
+    for (int i = 0; i < e->n_slots; i++)
+        n += e->slots[i].id && !(atomic_load_explicit(&e->slots[i].flags, memory_order_relaxed) & QH_FLAG_STARTED);
+    return n;
+}
+
+qh_status qh_engine_submit(qh_engine *e, qh_gen *gen, qh_job_id *out_id, qh_err *err)
+{
+    *out_id = 0;
+    qh_engine_stats now;
+    qh_stats_get(qh_core_stats(e->core), &now);
+    if (now.is_failed) return qh_fail(err, QH_EDEVICE, "the device failed; the model must be loaded again");
+    qh_status st = qh_gen_check(gen, qh_core_limits(e->core), err);
+    if (st) return st;
+    slot *s = find_slot(e, 0);
+    int n_queued = count_queued(e);
+    if (!s || n_queued >= e->max_queued) return qh_fail(err, QH_AGAIN, "the queue is full: %d requests wait", n_queued);
+    command cmd = {.id = atomic_fetch_add(&last_id, 1) + 1, .gen = gen, .slot = s};
+    s->id = cmd.id;
+    s->n_left = gen->n_choices;
+    atomic_store(&s->flags, 0);
+    st = qh_mbox_put(e->commands, &cmd);
+    if (st) {
+        s->id = 0;
+        return qh_fail(err, st, "the engine takes no requests: %s", qh_status_text(st));
+    }
+    *out_id = cmd.id;
+    return QH_OK;
+}
+
+void qh_engine_cancel(qh_engine *e, qh_job_id id)
+{
+    slot *s = id ? find_slot(e, id) : NULL;
+    if (!s) return;
+    atomic_fetch_or(&s->flags, QH_FLAG_CANCEL);
+    nudge(e);
+}
+
+void qh_engine_pause(qh_engine *e, qh_job_id id, bool is_paused)
+{
+    slot *s = id ? find_slot(e, id) : NULL;
+    if (!s) return;
+    if (is_paused) {
+        atomic_fetch_or(&s->flags, QH_FLAG_PAUSED);
+        return;
+    }
+    atomic_fetch_and(&s->flags, ~(unsigned)QH_FLAG_PAUSED);
+    nudge(e);
+}
+
+qh_status qh_engine_poll(qh_engine *e, qh_event *out)
+{
+    qh_status st = qh_mbox_take(e->events, out);
+    if (st) {
+        *out = (qh_event){0};
+        if (atomic_load(&e->has_untold)) nudge(e);
+        return st;
+    }
+    if (out->type != QH_EVENT_DONE) return QH_OK;
+    slot *s = find_slot(e, out->job);
+    if (--s->n_left == 0) s->id = 0;
+    return QH_OK;
+}
+
+void qh_engine_get_stats(qh_engine *e, qh_engine_stats *out) { qh_stats_get(qh_core_stats(e->core), out); }

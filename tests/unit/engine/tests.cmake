@@ -1,0 +1,5 @@
+add_library(qh_test_fake STATIC unit/engine/fake_backend.c)
+target_include_directories(qh_test_fake PUBLIC unit/engine)
+target_link_libraries(qh_test_fake PUBLIC qh_backend_iface)
+
+qh_unit_test(engine/engine_test.c qh_engine qh_test_fake)
