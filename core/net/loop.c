@@ -78,6 +78,7 @@ static void stop_now(void *arg)
 qh_status qh_loop_new(qh_loop **out, qh_err *err)
 {
     *out = NULL;
+    signal(SIGPIPE, SIG_IGN);       /* a peer that left is a status of write, never a signal */
     qh_loop *l = qh_new0(qh_loop);
     struct event_config *cfg = event_config_new();
     if (cfg) {

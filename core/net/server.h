@@ -11,8 +11,9 @@
  *
  * Whatever ends an exchange takes the one path on_close, with a status that says why:
  *   QH_OK        the reply was handed to the kernel
- *   QH_ECLOSED   the client left (end of its input counts, in every phase, seen within 1 s),
- *                or the handler cut the connection
+ *   QH_ECLOSED   the client left (end of its input counts, in every phase, seen within 1 s; hidden
+ *                only behind more unread body or pipelined input than max_ahead_bytes and the
+ *                kernel's buffer hold), or the handler cut the connection
  *   QH_ETIMEDOUT the body came too slowly (answered with 408) or the reader stalled
  *   QH_EFORMAT   malformed body (answered with 400)
  *   QH_ELIMIT    body over its limit (answered with 413)
@@ -56,12 +57,13 @@ typedef struct {
     /* A request's head is complete. The handler holds a reference from now on. */
     void (*on_request)(void *arg, qh_exchange *x);
     /* Optional: the body of a reply that the server makes itself. Append JSON to out. code is a
-     * stable word such as "malformed_request" or "body_too_large". Without it, or when out stays
+     * stable word such as "malformed_request" or "body_too_large". Must not call the server. Without it, or when out stays
      * empty: {"error":{"message":...,"type":...,"code":...}}. */
     void (*format_error)(void *arg, int http_status, const char *code, const char *message,
                          qh_str *out);
     void *arg;
     qh_server_limits limits;        /* zeroed members take the default */
+    const char *tls_cert, *tls_key; /* PEM files, both or none: HTTPS. Copied */
     bool no_access_log;             /* else one qh_info("http.access", ...) line a request */
 } qh_server_opts;
 
@@ -69,11 +71,14 @@ qh_status qh_server_new(qh_server **out, qh_loop *l, const qh_server_opts *opts,
 /* host: an address or a name; port 0 takes a free one. May be called more than once. */
 qh_status qh_server_listen(qh_server *s, const char *host, int port, qh_err *err);
 int       qh_server_port(const qh_server *s);   /* of the first listener; 0 before listen */
+/* Read the TLS files again for connections to come. On failure the old ones stay in use. */
+qh_status qh_server_reload_tls(qh_server *s, qh_err *err);
 /* Stop accepting, close idle connections, finish the requests at work; then done(arg), once. */
 void      qh_server_drain(qh_server *s, void (*done)(void *arg), void *arg);
 /* Hard stop: every open exchange gets on_close(QH_ECANCELED) before this returns. */
 void      qh_server_stop(qh_server *s);
-void      qh_server_free(qh_server *s);         /* stops; NULL is fine. Exchanges still held stay readable */
+/* Stops; NULL is fine. Not from inside a callback, but for the done of a drain. Exchanges still held stay readable. */
+void      qh_server_free(qh_server *s);
 
 typedef struct {
     int n_conns, n_exchanges;       /* open now */
@@ -126,7 +131,7 @@ void        qh_exchange_resume_body(qh_exchange *x);
 
 /* ---- the reply ----
  * The server adds Date, Content-Length or Transfer-Encoding, Connection and X-Request-Id; of these
- * the handler may give only "Connection: close". QH_EINVAL: a field name that is no token, a value
+ * the handler may give only "Connection: close". QH_EINVAL: the reply was begun before, a field name that is no token, a value
  * with CR, LF, NUL or another control, a status outside 200..599. For HEAD, 204 and 304 the body
  * is not sent. fields, body and data are copied. */
 qh_status qh_exchange_reply(qh_exchange *x, int http_status, const qh_http_field *fields,
@@ -137,7 +142,8 @@ qh_status qh_exchange_begin(qh_exchange *x, int http_status, const qh_http_field
  * QH_ECLOSED: the client is gone. Pieces written in one turn leave in one system call. */
 qh_status qh_exchange_write(qh_exchange *x, const void *data, size_t len_bytes);
 qh_status qh_exchange_end(qh_exchange *x);
-/* Cut the connection without the end marker: the client must not take this for a whole reply. */
+/* What is queued still goes out, then the connection is cut without the end marker: the client must
+ * not take this for a whole reply. */
 void      qh_exchange_abort(qh_exchange *x);
 bool      qh_exchange_is_begun(const qh_exchange *x);     /* reply or begin was called */
 /* A whole reply in the shape of format_error, with further fields (Retry-After ...). */
