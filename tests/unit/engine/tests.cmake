@@ -3,3 +3,4 @@ target_include_directories(qh_test_fake PUBLIC unit/engine)
 target_link_libraries(qh_test_fake PUBLIC qh_backend_iface)
 
 qh_unit_test(engine/engine_test.c qh_engine qh_test_fake)
+qh_unit_test(engine/scripted_test.c qh_engine qh_scripted)
