@@ -1,21 +1,15 @@
-/* bpe.c - see bpe.h
- *
- * Most words of a text are tokens: one look-up by their bytes finds them, provided that merging would
- * give that token too. Whether it does is worked out at the first meeting and kept, one byte a token;
- * threads that race there write the same value. */
+/* bpe.c - see bpe.h */
 #include "text/bpe.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "text/pretok.h"
 #include "text/utf8.h"
-#include <stdatomic.h>
 #include <string.h>
 
-enum { UNMET = 0, MERGES_TO_ITSELF, MERGES_TO_OTHERS };
 enum { MAX_FALLBACK = 3 };
 
 typedef struct {
-    qh_token left, right;               /* left QH_NO_TOKEN: free */
+    qh_token left, right; /* left QH_NO_TOKEN: free */
     qh_pair pair;
 } pair_slot;
 
@@ -24,13 +18,13 @@ struct qh_bpe {
     qh_pretok *pretok;
     pair_slot *pairs;
     size_t pair_mask;
-    qh_token byte_ids[256];             /* QH_NO_TOKEN: the vocabulary lacks the byte */
-    qh_token fallback[MAX_FALLBACK];    /* stands for a character with such a byte */
+    qh_token byte_ids[256];          /* QH_NO_TOKEN: the vocabulary lacks the byte */
+    qh_token fallback[MAX_FALLBACK]; /* stands for a character with such a byte */
     int n_fallback;
-    _Atomic(unsigned char) *met;        /* [n_tokens] */
+    qh_wholes wholes;
 };
 
-/* ---- construction ------------------------------------------------------------------------- */
+/* ---- construction -------------------------------------------------------------------------- */
 
 static pair_slot *slot_of(const qh_bpe *b, qh_token left, qh_token right)
 {
@@ -77,9 +71,11 @@ static qh_status find_bytes(qh_bpe *b, qh_err *err)
     b->n_fallback = 1;
     b->fallback[0] = qh_vocab_unk(b->vocab);
     if (b->fallback[0] >= 0) return QH_OK;
-    return qh_fail(err, QH_EFORMAT,
-                   "tokenizer: the vocabulary has no token for byte 0x%02X, and neither U+FFFD nor an "
-                   "unknown token to put in its place", (unsigned)lacking);
+    return qh_fail(
+        err, QH_EFORMAT,
+        "tokenizer: the vocabulary has no token for byte 0x%02X, and neither U+FFFD nor an "
+        "unknown token to put in its place",
+        (unsigned)lacking);
 }
 
 qh_status qh_bpe_new(qh_bpe **out, const qh_vocab *v, qh_err *err)
@@ -87,8 +83,8 @@ qh_status qh_bpe_new(qh_bpe **out, const qh_vocab *v, qh_err *err)
     *out = NULL;
     qh_bpe *b = qh_new0(qh_bpe);
     b->vocab = v;
-    b->met = qh_try_alloc0((size_t)qh_vocab_len(v), sizeof *b->met);
-    qh_status st = b->met ? QH_OK : qh_fail(err, QH_ENOMEM, "tokenizer: %d tokens", qh_vocab_len(v));
+    qh_status st = qh_wholes_init(&b->wholes, qh_vocab_len(v));
+    if (st) qh_fail(err, st, "tokenizer: %d tokens", qh_vocab_len(v));
     if (st || (st = qh_pretok_new(&b->pretok, qh_vocab_pretokenizer(v), err)) ||
         (st = find_bytes(b, err)) || (st = index_merges(b, err))) {
         qh_bpe_free(b);
@@ -103,11 +99,11 @@ void qh_bpe_free(qh_bpe *b)
     if (!b) return;
     qh_pretok_free(b->pretok);
     qh_free(b->pairs);
-    qh_free((void *)b->met);
+    qh_wholes_deinit(&b->wholes);
     qh_free(b);
 }
 
-/* ---- encoding ----------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 typedef struct {
     qh_bpe *b;
@@ -176,23 +172,17 @@ static qh_status encode_word(void *ctx, const char *word, size_t len)
 {
     const job *j = ctx;
     qh_token whole = qh_vocab_find_text(j->b->vocab, word, len);
-    bool is_known = false;
-    if (whole >= 0) {
-        unsigned char met = atomic_load_explicit(&j->b->met[whole], memory_order_relaxed);
-        if (met == MERGES_TO_ITSELF || qh_pretok_ignores_merges(j->b->pretok)) return append(j, &whole, 1);
-        is_known = met != UNMET;
-    }
+    qh_whole met = whole >= 0 ? qh_wholes_get(&j->b->wholes, whole) : QH_WHOLE_NO;
+    if (met == QH_WHOLE_YES || (whole >= 0 && qh_pretok_ignores_merges(j->b->pretok)))
+        return append(j, &whole, 1);
     qh_status st = merge_word(j, word, len);
-    if (!st && whole >= 0 && !is_known) {
-        bool is_itself = j->m->n == 1 && j->m->syms[0].id == whole;
-        atomic_store_explicit(&j->b->met[whole], is_itself ? MERGES_TO_ITSELF : MERGES_TO_OTHERS,
-                              memory_order_relaxed);
-    }
+    if (!st && met == QH_WHOLE_UNMET) qh_wholes_learn(&j->b->wholes, whole, j->m);
     for (int i = 0; !st && i < j->m->n; i++) st = append(j, &j->m->syms[i].id, 1);
     return st;
 }
 
-qh_status qh_bpe_encode(qh_bpe *b, const char *text, size_t len, qh_merger *m, qh_tokens *out, qh_err *err)
+qh_status qh_bpe_encode(qh_bpe *b, const char *text, size_t len, qh_merger *m, qh_tokens *out,
+                        qh_err *err)
 {
     job j = {b, m, out, err};
     return qh_pretok_split(b->pretok, text, len, encode_word, &j, err);

@@ -5,8 +5,8 @@
 
 static const char replacement[] = "\xef\xbf\xbd";
 
-/* The text of id without the space that encoding puts at the start of the text and after each special
- * token. *is_first says whether such a space may come now, and is brought up to date. */
+/* The text of id without the space that encoding puts at the start of the text and after each
+ * special token. *is_first says whether such a space may come now, and is brought up to date. */
 static qh_slice text_of(const qh_vocab *v, qh_token id, bool show_special, bool *is_first)
 {
     if (id < 0 || id >= qh_vocab_len(v)) return (qh_slice){replacement, 3};
@@ -28,8 +28,8 @@ void qh_detok_init(qh_detok *d, const qh_vocab *v, bool strip_first_space)
     *d = (qh_detok){.vocab = v, .is_first = strip_first_space && qh_vocab_adds_space(v)};
 }
 
-/* Takes the next byte. pending always is a partial character, so one byte makes it whole, longer, or
- * shows that it will never be one: then U+FFFD stands for it and the byte starts afresh. */
+/* Takes the next byte. pending always is a partial character, so one byte makes it whole, longer,
+ * or shows that it will never be one: then U+FFFD stands for it and the byte starts afresh. */
 static void push_byte(qh_detok *d, char byte, qh_str *out)
 {
     char *pending = (char *)d->pending;

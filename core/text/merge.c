@@ -3,7 +3,7 @@
 #include "base/mem.h"
 #include <string.h>
 
-enum { SHORT_WORD = 32 };           /* symbols; beyond, the heap is faster */
+enum { SHORT_WORD = 32 }; /* symbols; beyond, the heap is faster */
 
 void qh_merger_deinit(qh_merger *m)
 {
@@ -23,12 +23,12 @@ qh_status qh_merger_reserve(qh_merger *m, size_t n)
     return QH_OK;
 }
 
-/* ---- short words: ranks of all neighbours in an array, scanned for the minimum ---------------- */
+/* ---- short words: ranks of all neighbours in an array, scanned for the minimum ------------- */
 
 static void merge_short(qh_merger *m, qh_pair_fn find, const void *ctx)
 {
     qh_symbol *s = m->syms;
-    qh_pair pairs[SHORT_WORD];      /* pairs[i]: of s[i] and s[i + 1] */
+    qh_pair pairs[SHORT_WORD]; /* pairs[i]: of s[i] and s[i + 1] */
     int n = m->n;
     for (int i = 0; i + 1 < n; i++) pairs[i] = find(ctx, &s[i], &s[i + 1]);
     for (;;) {
@@ -50,19 +50,19 @@ static void merge_short(qh_merger *m, qh_pair_fn find, const void *ctx)
     m->n = n;
 }
 
-/* ---- long words: a heap of candidate pairs over a linked list of symbols ---------------------- */
+/* ---- long words: a heap of candidate pairs over a linked list of symbols ------------------- */
 
-/* A candidate is stale when its left symbol is gone or the bytes it covered have changed: the span of
- * the pair that begins at a symbol only ever grows, so comparing its length is enough. */
+/* A candidate is stale when its left symbol is gone or the bytes it covered have changed: the span
+ * of the pair that begins at a symbol only ever grows, so comparing its length is enough. */
 typedef struct {
-    uint64_t key;                   /* rank << 32 | index of the left symbol: least first */
-    uint32_t span;                  /* bytes of both symbols */
+    uint64_t key;  /* rank << 32 | index of the left symbol: least first */
+    uint32_t span; /* bytes of both symbols */
     qh_token id;
 } candidate;
 
 typedef struct {
     qh_symbol *syms;
-    int32_t *next, *prev;           /* -1 at the ends; a symbol merged away has len 0 */
+    int32_t *next, *prev; /* -1 at the ends; a symbol merged away has len 0 */
     candidate *heap;
     size_t n_heap, cap_heap;
     qh_pair_fn find;
@@ -91,6 +91,17 @@ static void sift_up(candidate *heap, size_t i)
     heap[i] = c;
 }
 
+static bool heap_has_room(long_word *w, size_t extra)
+{
+    if (w->n_heap + extra <= w->cap_heap) return true;
+    size_t cap = w->cap_heap + w->cap_heap / 2 + 64 + extra;
+    candidate *heap = qh_try_realloc(w->heap, cap, sizeof *heap);
+    if (!heap) return false;
+    w->heap = heap;
+    w->cap_heap = cap;
+    return true;
+}
+
 /* Adds the pair that begins at left, unsorted; false when there is none that merges. */
 static bool add_candidate(long_word *w, int32_t left)
 {
@@ -99,18 +110,8 @@ static bool add_candidate(long_word *w, int32_t left)
     const qh_symbol *a = &w->syms[left], *b = &w->syms[right];
     qh_pair p = w->find(w->ctx, a, b);
     if (p.rank < 0) return false;
-    w->heap[w->n_heap++] = (candidate){(uint64_t)p.rank << 32 | (uint32_t)left, a->len + b->len, p.id};
-    return true;
-}
-
-static bool heap_has_room(long_word *w, size_t extra)
-{
-    if (w->n_heap + extra <= w->cap_heap) return true;
-    size_t cap = w->cap_heap + w->cap_heap / 2 + extra;
-    candidate *heap = qh_try_realloc(w->heap, cap, sizeof *heap);
-    if (!heap) return false;
-    w->heap = heap;
-    w->cap_heap = cap;
+    w->heap[w->n_heap++] =
+        (candidate){(uint64_t)p.rank << 32 | (uint32_t)left, a->len + b->len, p.id};
     return true;
 }
 
@@ -155,14 +156,17 @@ static qh_status merge_long(qh_merger *m, qh_pair_fn find, const void *ctx)
     long_word w = {.syms = m->syms, .find = find, .ctx = ctx};
     w.next = qh_try_alloc0(n, sizeof *w.next);
     w.prev = qh_try_alloc0(n, sizeof *w.prev);
-    qh_status st = w.next && w.prev && heap_has_room(&w, n) ? QH_OK : QH_ENOMEM;
+    qh_status st = w.next && w.prev ? QH_OK : QH_ENOMEM;
     if (!st) {
         for (size_t i = 0; i < n; i++) {
             w.next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
             w.prev[i] = (int32_t)i - 1;
         }
-        for (size_t i = 0; i < n; i++) add_candidate(&w, (int32_t)i);
-        st = run_heap(&w);
+        for (size_t i = 0; !st && i < n; i++) {
+            st = heap_has_room(&w, 1) ? QH_OK : QH_ENOMEM;
+            if (!st) add_candidate(&w, (int32_t)i);
+        }
+        if (!st) st = run_heap(&w);
     }
     if (!st) {
         m->n = 0;
@@ -180,4 +184,29 @@ qh_status qh_merger_run(qh_merger *m, qh_pair_fn find, const void *ctx)
     if (m->n > SHORT_WORD) return merge_long(m, find, ctx);
     merge_short(m, find, ctx);
     return QH_OK;
+}
+
+/* ---- words that are tokens ----------------------------------------------------------------- */
+
+qh_status qh_wholes_init(qh_wholes *w, int n_tokens)
+{
+    w->of = qh_try_alloc0((size_t)n_tokens, sizeof *w->of);
+    return w->of ? QH_OK : QH_ENOMEM;
+}
+
+void qh_wholes_deinit(qh_wholes *w)
+{
+    qh_free((void *)w->of);
+    w->of = NULL;
+}
+
+qh_whole qh_wholes_get(const qh_wholes *w, qh_token id)
+{
+    return atomic_load_explicit(&w->of[id], memory_order_relaxed);
+}
+
+void qh_wholes_learn(qh_wholes *w, qh_token id, const qh_merger *m)
+{
+    bool is_itself = m->n == 1 && m->syms[0].id == id;
+    atomic_store_explicit(&w->of[id], is_itself ? QH_WHOLE_YES : QH_WHOLE_NO, memory_order_relaxed);
 }

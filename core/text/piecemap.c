@@ -27,7 +27,8 @@ static uint64_t *slot_of(const qh_piecemap *m, const char *data, size_t len, uin
         if (!*s) return s;
         if (*s >> 32 != hash >> 32) continue;
         uint32_t id = (uint32_t)*s - 1, at = m->slices->at[id];
-        if (m->slices->at[id + 1] - at == len && memcmp(m->slices->blob + at, data, len) == 0) return s;
+        if (m->slices->at[id + 1] - at == len && memcmp(m->slices->blob + at, data, len) == 0)
+            return s;
     }
 }
 

@@ -5,19 +5,19 @@
 #pragma once
 #include "base/err.h"
 
-typedef struct {                    /* n slices in one block: slice i is blob[at[i]] .. blob[at[i + 1]] */
+typedef struct { /* n slices in one block: slice i is blob[at[i]] .. blob[at[i + 1]] */
     char *blob;
-    uint32_t *at;                   /* [n + 1] */
+    uint32_t *at; /* [n + 1] */
 } qh_slices;
 
 typedef struct {
-    const qh_slices *slices;        /* borrowed */
+    const qh_slices *slices; /* borrowed */
     uint64_t *slots;
-    size_t mask;                    /* slots - 1 */
+    size_t mask; /* slots - 1 */
 } qh_piecemap;
 
 qh_status qh_piecemap_init(qh_piecemap *m, const qh_slices *slices, int max_entries);
-void      qh_piecemap_deinit(qh_piecemap *m);               /* zeroed is fine */
+void qh_piecemap_deinit(qh_piecemap *m); /* zeroed is fine */
 /* Returns id, or the id that already has these bytes. */
-int32_t   qh_piecemap_put(qh_piecemap *m, int32_t id);
-int32_t   qh_piecemap_find(const qh_piecemap *m, const char *data, size_t len);  /* -1: none */
+int32_t qh_piecemap_put(qh_piecemap *m, int32_t id);
+int32_t qh_piecemap_find(const qh_piecemap *m, const char *data, size_t len); /* -1: none */

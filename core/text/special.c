@@ -1,14 +1,15 @@
 /* special.c - see special.h
  *
  * The pieces are sorted by their bytes. Following the text byte by byte narrows the range of pieces
- * that begin like it, as a trie would, without nodes: a piece that ends here is the first of its range. */
+ * that begin like it, as a trie would, without nodes: a piece that ends here is the first of its
+ * range. */
 #include "text/special.h"
 #include "base/mem.h"
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct {
-    qh_slice piece;                 /* the vocabulary's */
+    qh_slice piece; /* the vocabulary's */
     qh_token id;
     bool needs_trust;
 } special;
@@ -16,8 +17,8 @@ typedef struct {
 struct qh_specials {
     special *sorted;
     int n;
-    int first[257];                 /* sorted[first[b] .. first[b + 1]) begin with byte b */
-    bool may_begin[2][256];         /* [is_trusted] */
+    int first[257];         /* sorted[first[b] .. first[b + 1]) begin with byte b */
+    bool may_begin[2][256]; /* [is_trusted] */
 };
 
 static int by_bytes(const void *a, const void *b)
@@ -34,8 +35,8 @@ static qh_status collect(qh_specials *s, const qh_vocab *v, qh_err *err)
         qh_slice p = qh_vocab_piece(v, id);
         if (!qh_vocab_is_special(v, id) || !p.len) continue;
         if (p.len > QH_SPECIAL_MAX_BYTES)
-            return qh_fail(err, QH_ELIMIT, "token %d: a special token of %zu bytes, at most %d", (int)id,
-                           p.len, QH_SPECIAL_MAX_BYTES);
+            return qh_fail(err, QH_ELIMIT, "token %d: a special token of %zu bytes, at most %d",
+                           (int)id, p.len, QH_SPECIAL_MAX_BYTES);
         s->sorted[s->n++] = (special){p, id, qh_vocab_type(v, id) != QH_TOKEN_USER_DEFINED};
     }
     return QH_OK;
@@ -85,7 +86,8 @@ void qh_specials_free(qh_specials *s)
     qh_free(s);
 }
 
-size_t qh_specials_skip(const qh_specials *s, const char *text, size_t from, size_t to, bool is_trusted)
+size_t qh_specials_skip(const qh_specials *s, const char *text, size_t from, size_t to,
+                        bool is_trusted)
 {
     const bool *may_begin = s->may_begin[is_trusted];
     while (from < to && !may_begin[(unsigned char)text[from]]) from++;
@@ -97,8 +99,10 @@ static int lower_bound(const qh_specials *s, int lo, int hi, size_t depth, int b
 {
     while (lo < hi) {
         int mid = lo + (hi - lo) / 2;
-        if ((unsigned char)s->sorted[mid].piece.data[depth] < b) lo = mid + 1;
-        else hi = mid;
+        if ((unsigned char)s->sorted[mid].piece.data[depth] < b)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }

@@ -11,13 +11,14 @@
 
 struct qh_spm {
     const qh_vocab *vocab;
-    int32_t *rank;                      /* [n_tokens] 0 for the best score; equal scores share one */
-    qh_token byte_ids[256];             /* QH_NO_TOKEN: no byte token */
+    int32_t *rank;          /* [n_tokens] 0 for the best score; equal scores share one */
+    qh_token byte_ids[256]; /* QH_NO_TOKEN: no byte token */
     qh_token unk;
+    qh_wholes wholes;
     bool splits_at_spaces;
 };
 
-/* ---- construction ------------------------------------------------------------------------- */
+/* ---- construction -------------------------------------------------------------------------- */
 
 typedef struct {
     float score;
@@ -58,8 +59,10 @@ static qh_status find_bytes(qh_spm *s, qh_err *err)
     s->unk = qh_vocab_unk(s->vocab);
     for (int b = 0; s->unk < 0 && b < 256; b++)
         if (s->byte_ids[b] < 0)
-            return qh_fail(err, QH_EFORMAT, "tokenizer: the vocabulary has neither a byte token <0x%02X> nor "
-                           "an unknown token", (unsigned)b);
+            return qh_fail(err, QH_EFORMAT,
+                           "tokenizer: the vocabulary has neither a byte token <0x%02X> nor "
+                           "an unknown token",
+                           (unsigned)b);
     return QH_OK;
 }
 
@@ -73,7 +76,8 @@ static bool has_inner_space(qh_slice text)
 static bool no_piece_crosses_a_space(const qh_vocab *v)
 {
     for (qh_token id = 0; id < qh_vocab_len(v); id++)
-        if (qh_vocab_type(v, id) == QH_TOKEN_NORMAL && has_inner_space(qh_vocab_bytes(v, id))) return false;
+        if (qh_vocab_type(v, id) == QH_TOKEN_NORMAL && has_inner_space(qh_vocab_bytes(v, id)))
+            return false;
     return true;
 }
 
@@ -84,7 +88,9 @@ qh_status qh_spm_new(qh_spm **out, const qh_vocab *v, qh_err *err)
     s->vocab = v;
     s->splits_at_spaces = no_piece_crosses_a_space(v);
     qh_status st;
-    if ((st = rank_scores(s, err)) || (st = find_bytes(s, err))) {
+    if ((st = qh_wholes_init(&s->wholes, qh_vocab_len(v))))
+        qh_fail(err, st, "tokenizer: %d tokens", qh_vocab_len(v));
+    if (st || (st = rank_scores(s, err)) || (st = find_bytes(s, err))) {
         qh_spm_free(s);
         return st;
     }
@@ -96,10 +102,11 @@ void qh_spm_free(qh_spm *s)
 {
     if (!s) return;
     qh_free(s->rank);
+    qh_wholes_deinit(&s->wholes);
     qh_free(s);
 }
 
-/* ---- encoding ----------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 typedef struct {
     const qh_spm *s;
@@ -126,7 +133,7 @@ static void fill_chars(const qh_spm *s, const char *word, size_t len, qh_merger 
 
 static qh_status append_bytes(const qh_spm *s, const char *bytes, size_t len, qh_tokens *out)
 {
-    qh_token ids[4];                    /* only single characters are without a token */
+    qh_token ids[4]; /* only single characters are without a token */
     qh_assert(len <= sizeof ids / sizeof *ids);
     for (size_t i = 0; i < len; i++) {
         ids[i] = s->byte_ids[(unsigned char)bytes[i]];
@@ -135,20 +142,34 @@ static qh_status append_bytes(const qh_spm *s, const char *bytes, size_t len, qh
     return qh_tokens_append(out, ids, (int)len);
 }
 
-static qh_status encode_word(const qh_spm *s, const char *word, size_t len, qh_merger *m, qh_tokens *out,
-                             qh_err *err)
+static qh_status merge_word(const qh_spm *s, const char *word, size_t len, qh_merger *m)
 {
     qh_status st = qh_merger_reserve(m, len);
-    if (!st) {
-        fill_chars(s, word, len, m);
-        st = qh_merger_run(m, find_pair, &(word_ctx){s, word});
-    }
+    if (st) return st;
+    fill_chars(s, word, len, m);
+    return qh_merger_run(m, find_pair, &(word_ctx){s, word});
+}
+
+static qh_status append_symbols(const qh_spm *s, const char *word, const qh_merger *m,
+                                qh_tokens *out)
+{
+    qh_status st = QH_OK;
     for (int i = 0; !st && i < m->n; i++) {
         const qh_symbol *y = &m->syms[i];
-        st = y->id >= 0 ? qh_tokens_append(out, &y->id, 1) : append_bytes(s, word + y->start, y->len, out);
+        st = y->id >= 0 ? qh_tokens_append(out, &y->id, 1)
+                        : append_bytes(s, word + y->start, y->len, out);
     }
-    return st ? qh_fail(err, st, "tokenizer: merging a word of %zu bytes, %d tokens so far", len, out->len)
-              : QH_OK;
+    return st;
+}
+
+static qh_status encode_word(qh_spm *s, const char *word, size_t len, qh_merger *m, qh_tokens *out)
+{
+    qh_token whole = qh_vocab_find_text(s->vocab, word, len);
+    qh_whole met = whole >= 0 ? qh_wholes_get(&s->wholes, whole) : QH_WHOLE_NO;
+    if (met == QH_WHOLE_YES) return qh_tokens_append(out, &whole, 1);
+    qh_status st = merge_word(s, word, len, m);
+    if (!st && met == QH_WHOLE_UNMET) qh_wholes_learn(&s->wholes, whole, m);
+    return st ? st : append_symbols(s, word, m, out);
 }
 
 /* Length of the word at text: up to the next space that follows another character. */
@@ -160,12 +181,15 @@ static size_t word_len(const char *text, size_t len)
     return space ? (size_t)(space - text) : len;
 }
 
-qh_status qh_spm_encode(const qh_spm *s, const char *text, size_t len, qh_merger *m, qh_tokens *out, qh_err *err)
+qh_status qh_spm_encode(qh_spm *s, const char *text, size_t len, qh_merger *m, qh_tokens *out,
+                        qh_err *err)
 {
-    qh_status st = QH_OK;
-    for (size_t at = 0, n; !st && at < len; at += n) {
+    for (size_t at = 0, n; at < len; at += n) {
         n = s->splits_at_spaces ? word_len(text + at, len - at) : len;
-        st = encode_word(s, text + at, n, m, out, err);
+        qh_status st = encode_word(s, text + at, n, m, out);
+        if (st)
+            return qh_fail(err, st, "tokenizer: a word of %zu bytes, %d tokens so far", n,
+                           out->len);
     }
-    return st;
+    return QH_OK;
 }

@@ -12,11 +12,11 @@ enum { MAX_TEXT_BYTES = 1 << 30, MIN_TOKENS = 64 };
 struct qh_tokenizer {
     const qh_vocab *vocab;
     qh_specials *specials;
-    qh_bpe *bpe;                        /* one of the two */
+    qh_bpe *bpe; /* one of the two */
     qh_spm *spm;
 };
 
-/* ---- token lists -------------------------------------------------------------------------- */
+/* ---- token lists --------------------------------------------------------------------------- */
 
 void qh_tokens_deinit(qh_tokens *t)
 {
@@ -49,7 +49,7 @@ qh_status qh_tokens_append(qh_tokens *t, const qh_token *ids, int n)
     return QH_OK;
 }
 
-/* ---- construction ------------------------------------------------------------------------- */
+/* ---- construction -------------------------------------------------------------------------- */
 
 qh_status qh_tokenizer_new(qh_tokenizer **out, const qh_vocab *v, qh_err *err)
 {
@@ -76,17 +76,20 @@ void qh_tokenizer_free(qh_tokenizer *t)
     qh_free(t);
 }
 
-const qh_vocab *qh_tokenizer_vocab(const qh_tokenizer *t) { return t->vocab; }
+const qh_vocab *qh_tokenizer_vocab(const qh_tokenizer *t)
+{
+    return t->vocab;
+}
 
-/* ---- encoding ----------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------ */
 
 typedef struct {
     const qh_tokenizer *t;
-    const char *text;                   /* of all segments */
+    const char *text; /* of all segments */
     size_t len;
-    size_t raw_from;                    /* text[raw_from ..) is not encoded yet */
+    size_t raw_from; /* text[raw_from ..) is not encoded yet */
     qh_merger merger;
-    char *spaced;                       /* SPM: raw text behind its space */
+    char *spaced; /* SPM: raw text behind its space */
     size_t spaced_cap;
     qh_tokens *out;
     qh_err *err;
@@ -124,14 +127,16 @@ static qh_status encode_raw(job *j, size_t to)
     return st ? st : qh_spm_encode(j->t->spm, j->spaced, len + 1, &j->merger, j->out, j->err);
 }
 
-/* Looks for special tokens that begin in text[from .. to), a run of one state of trust, and encodes all
- * that comes before the last of them. A user-defined token may reach over the end of the run. */
+/* Looks for special tokens that begin in text[from .. to), a run of one state of trust, and encodes
+ * all that comes before the last of them. A user-defined token may reach over the end of the run.
+ */
 static qh_status encode_run(job *j, size_t from, size_t to, bool is_trusted)
 {
     size_t at = from > j->raw_from ? from : j->raw_from;
     while ((at = qh_specials_skip(j->t->specials, j->text, at, to, is_trusted)) < to) {
         size_t hit_len;
-        qh_token id = qh_specials_match(j->t->specials, j->text, at, j->len, is_trusted ? to : 0, &hit_len);
+        qh_token id =
+            qh_specials_match(j->t->specials, j->text, at, j->len, is_trusted ? to : 0, &hit_len);
         if (id < 0) {
             at++;
             continue;
@@ -150,7 +155,8 @@ static qh_status encode_text(job *j, const qh_segment *segs, int n_segs)
     for (int i = 0; i < n_segs;) {
         bool is_trusted = segs[i].is_special;
         size_t to = from;
-        for (; i < n_segs && segs[i].is_special == is_trusted; i++) to += segs[i].len;
+        for (; i < n_segs && (segs[i].is_special == is_trusted || !segs[i].len); i++)
+            to += segs[i].len;
         qh_status st = encode_run(j, from, to, is_trusted);
         if (st) return st;
         from = to;
@@ -184,14 +190,17 @@ qh_status qh_tokenizer_encode_segments(const qh_tokenizer *t, const qh_segment *
     size_t len = 0;
     for (int i = 0; i < n_segs; i++) {
         if (segs[i].len > MAX_TEXT_BYTES - len)
-            return qh_fail(err, QH_ELIMIT, "tokenizer: a text of more than %d bytes", MAX_TEXT_BYTES);
+            return qh_fail(err, QH_ELIMIT, "tokenizer: a text of more than %d bytes",
+                           MAX_TEXT_BYTES);
         len += segs[i].len;
     }
     char *joined = n_segs > 1 ? join(segs, n_segs, len) : NULL;
-    if (n_segs > 1 && !joined) return qh_fail(err, QH_ENOMEM, "tokenizer: a text of %zu bytes", len);
+    if (n_segs > 1 && !joined)
+        return qh_fail(err, QH_ENOMEM, "tokenizer: a text of %zu bytes", len);
 
     int len_before = out->len;
-    job j = {.t = t, .text = n_segs == 1 ? segs[0].text : joined, .len = len, .out = out, .err = err};
+    job j = {
+        .t = t, .text = n_segs == 1 ? segs[0].text : joined, .len = len, .out = out, .err = err};
     qh_status st = encode_with_ends(&j, segs, n_segs, add_special);
     if (st) out->len = len_before;
     qh_merger_deinit(&j.merger);

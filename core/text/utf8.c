@@ -3,8 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* What the lead byte asks for: the length, and the range of the second byte, which is where overlong
- * forms, surrogates and too large code points show. Later bytes are 80..BF. */
+/* What the lead byte asks for: the length, and the range of the second byte, which is where
+ * overlong forms, surrogates and too large code points show. Later bytes are 80..BF. */
 typedef struct {
     int len;
     unsigned char lo, hi;

@@ -11,16 +11,16 @@
 #include <math.h>
 #include <string.h>
 
-enum { IS_STOP = 1, IS_SPELLED = 2 };   /* IS_SPELLED: the text is the piece, decoded without doubt */
+enum { IS_STOP = 1, IS_SPELLED = 2 }; /* IS_SPELLED: the text is the piece, decoded without doubt */
 enum { ALPHABET_CODES = 256 + 68 };
 
 struct qh_vocab {
     qh_tokenizer_kind kind;
     int n_tokens, n_merges;
     char *pretokenizer;
-    qh_slices pieces, texts;            /* texts may share nothing with pieces, also when equal */
-    unsigned char *types, *flags;       /* [n_tokens] */
-    float *scores;                      /* [n_tokens] or NULL */
+    qh_slices pieces, texts;
+    unsigned char *types, *flags; /* [n_tokens] */
+    float *scores;                /* [n_tokens] or NULL */
     qh_merge *merges;
     qh_piecemap by_piece, by_text;
     qh_token bos, eos, eot, unk, pad;
@@ -58,12 +58,15 @@ static qh_slice slice_at(const qh_slices *s, int i)
 }
 
 /* A piece in an error message, at most 40 bytes of it. */
-#define PIECE_FMT "\"%.*s\""
+#define PIECE_FMT    "\"%.*s\""
 #define PIECE_ARG(p) (int)((p).len < 40 ? (p).len : 40), (p).data
 
-/* ---- text of a piece ---------------------------------------------------------------------- */
+/* ---- text of a piece ----------------------------------------------------------------------- */
 
-static int code_point2(const char *p) { return (p[0] & 0x1f) << 6 | (p[1] & 0x3f); }
+static int code_point2(const char *p)
+{
+    return (p[0] & 0x1f) << 6 | (p[1] & 0x3f);
+}
 
 /* Writes the bytes that a byte-level piece spells; false when a character is not of the alphabet,
  * which then stands for itself. Never longer than the piece. */
@@ -114,7 +117,7 @@ static int byte_of_piece(qh_slice p)
     return hi < 0 || lo < 0 ? -1 : hi * 16 + lo;
 }
 
-/* ---- construction ------------------------------------------------------------------------- */
+/* ---- construction -------------------------------------------------------------------------- */
 
 static qh_status check_type(int32_t type, int id, unsigned char *out, qh_err *err)
 {
@@ -124,50 +127,55 @@ static qh_status check_type(int32_t type, int id, unsigned char *out, qh_err *er
     return QH_OK;
 }
 
+/* Copies piece i behind its predecessor and works out its text. */
+static qh_status copy_token(qh_vocab *v, const qh_vocab_spec *spec, int i, const int16_t *byte_of,
+                            qh_err *err)
+{
+    qh_slice p = spec->pieces[i];
+    char *piece = v->pieces.blob + v->pieces.at[i], *text = v->texts.blob + v->texts.at[i];
+    size_t text_len = p.len;
+    bool is_spelled = true;
+    qh_status st = check_type(spec->types ? spec->types[i] : 0, i, &v->types[i], err);
+    if (st) return st;
+    if (p.len) memcpy(piece, p.data, p.len);
+
+    if (v->types[i] == QH_TOKEN_BYTE) {
+        int byte = byte_of_piece(p);
+        if (byte < 0)
+            return qh_fail(err, QH_EFORMAT, "token %d: byte token " PIECE_FMT ", expected \"<0xHH>\"",
+                           i, PIECE_ARG(p));
+        text[0] = (char)byte;
+        text_len = 1;
+    } else if (v->types[i] != QH_TOKEN_NORMAL) {
+        if (p.len) memcpy(text, p.data, p.len);
+    } else if (v->kind == QH_TOKENIZER_BPE) {
+        is_spelled = spell_bytes(byte_of, p, text, &text_len);
+    } else {
+        spell_spaces(p, text, &text_len);
+    }
+    if (is_spelled) v->flags[i] |= IS_SPELLED;
+    v->pieces.at[i + 1] = v->pieces.at[i] + (uint32_t)p.len;
+    v->texts.at[i + 1] = v->texts.at[i] + (uint32_t)text_len;
+    return QH_OK;
+}
+
 static qh_status copy_tokens(qh_vocab *v, const qh_vocab_spec *spec, qh_err *err)
 {
     size_t total = 0;
     for (int i = 0; i < v->n_tokens; i++) total += spec->pieces[i].len;
     if (total > UINT32_MAX)
         return qh_fail(err, QH_ELIMIT, "vocabulary: %zu bytes of pieces, at most 4 GiB", total);
-    if (slices_init(&v->pieces, v->n_tokens, total) || slices_init(&v->texts, v->n_tokens, total))
-        return qh_fail(err, QH_ENOMEM, "vocabulary: %d tokens, %zu bytes", v->n_tokens, total);
     v->types = qh_try_alloc0((size_t)v->n_tokens, 1);
     v->flags = qh_try_alloc0((size_t)v->n_tokens, 1);
-    if (!v->types || !v->flags)
-        return qh_fail(err, QH_ENOMEM, "vocabulary: %d tokens", v->n_tokens);
+    if (!v->types || !v->flags || slices_init(&v->pieces, v->n_tokens, total) ||
+        slices_init(&v->texts, v->n_tokens, total))
+        return qh_fail(err, QH_ENOMEM, "vocabulary: %d tokens, %zu bytes", v->n_tokens, total);
 
     int16_t byte_of[ALPHABET_CODES];
     fill_alphabet(byte_of);
-    for (int i = 0; i < v->n_tokens; i++) {
-        qh_slice p = spec->pieces[i];
-        uint32_t at = v->pieces.at[i], text_at = v->texts.at[i];
-        char *text = v->texts.blob + text_at;
-        size_t text_len = p.len;
-        bool is_spelled = true;
-        qh_status st = check_type(spec->types ? spec->types[i] : 0, i, &v->types[i], err);
-        if (st) return st;
-        if (p.len) memcpy(v->pieces.blob + at, p.data, p.len);
-
-        if (v->types[i] == QH_TOKEN_BYTE) {
-            int byte = byte_of_piece(p);
-            if (byte < 0)
-                return qh_fail(err, QH_EFORMAT, "token %d: byte token " PIECE_FMT ", expected \"<0xHH>\"", i,
-                               PIECE_ARG(p));
-            text[0] = (char)byte;
-            text_len = 1;
-        } else if (v->types[i] != QH_TOKEN_NORMAL) {
-            if (p.len) memcpy(text, p.data, p.len);
-        } else if (v->kind == QH_TOKENIZER_BPE) {
-            is_spelled = spell_bytes(byte_of, p, text, &text_len);
-        } else {
-            spell_spaces(p, text, &text_len);
-        }
-        if (is_spelled) v->flags[i] |= IS_SPELLED;
-        v->pieces.at[i + 1] = at + (uint32_t)p.len;
-        v->texts.at[i + 1] = text_at + (uint32_t)text_len;
-    }
-    return QH_OK;
+    qh_status st = QH_OK;
+    for (int i = 0; !st && i < v->n_tokens; i++) st = copy_token(v, spec, i, byte_of, err);
+    return st;
 }
 
 static qh_status index_tokens(qh_vocab *v, qh_err *err)
@@ -182,7 +190,8 @@ static qh_status index_tokens(qh_vocab *v, qh_err *err)
         if (first != i)
             return qh_fail(err, QH_EFORMAT, "token %d: piece " PIECE_FMT " is already token %d", i,
                            PIECE_ARG(p), first);
-        if (v->types[i] == QH_TOKEN_NORMAL && (v->flags[i] & IS_SPELLED)) qh_piecemap_put(&v->by_text, i);
+        if (v->types[i] == QH_TOKEN_NORMAL && (v->flags[i] & IS_SPELLED))
+            qh_piecemap_put(&v->by_text, i);
     }
     return QH_OK;
 }
@@ -190,11 +199,13 @@ static qh_status index_tokens(qh_vocab *v, qh_err *err)
 static qh_status copy_scores(qh_vocab *v, const float *scores, qh_err *err)
 {
     if (v->kind == QH_TOKENIZER_BPE) return QH_OK;
-    if (!scores) return qh_fail(err, QH_EFORMAT, "scores: missing, a SentencePiece vocabulary needs them");
+    if (!scores)
+        return qh_fail(err, QH_EFORMAT, "scores: missing, a SentencePiece vocabulary needs them");
     v->scores = qh_try_alloc0((size_t)v->n_tokens, sizeof *v->scores);
     if (!v->scores) return qh_fail(err, QH_ENOMEM, "vocabulary: %d scores", v->n_tokens);
     for (int i = 0; i < v->n_tokens; i++) {
-        if (isnan(scores[i])) return qh_fail(err, QH_EFORMAT, "token %d: its score is not a number", i);
+        if (isnan(scores[i]))
+            return qh_fail(err, QH_EFORMAT, "token %d: its score is not a number", i);
         v->scores[i] = scores[i];
     }
     return QH_OK;
@@ -206,12 +217,14 @@ static bool may_result(const qh_vocab *v, qh_token id)
 }
 
 /* "left right": pieces hold no space, though a piece may begin with one that is its own. */
-static qh_status parse_merge(const qh_vocab *v, int i, qh_slice m, qh_merge *out, char *joined, qh_err *err)
+static qh_status parse_merge(const qh_vocab *v, int i, qh_slice m, qh_merge *out, char *joined,
+                             qh_err *err)
 {
     const char *space = m.len > 2 ? memchr(m.data + 1, ' ', m.len - 1) : NULL;
     if (!space || space == m.data + m.len - 1)
-        return qh_fail(err, QH_EFORMAT, "merge %d: " PIECE_FMT ", expected two pieces with a space between",
-                       i, PIECE_ARG(m));
+        return qh_fail(err, QH_EFORMAT,
+                       "merge %d: " PIECE_FMT ", expected two pieces with a space between", i,
+                       PIECE_ARG(m));
     qh_slice left = {m.data, (size_t)(space - m.data)}, right = {space + 1, m.len - left.len - 1};
     memcpy(joined, left.data, left.len);
     memcpy(joined + left.len, right.data, right.len);
@@ -234,7 +247,8 @@ static qh_status copy_merges(qh_vocab *v, const qh_vocab_spec *spec, qh_err *err
         if (spec->merges[i].len > longest) longest = spec->merges[i].len;
     char *joined = qh_try_alloc0(longest, 1);
     v->merges = qh_try_alloc0((size_t)spec->n_merges, sizeof *v->merges);
-    qh_status st = joined && v->merges ? QH_OK : qh_fail(err, QH_ENOMEM, "merges: %d of them", spec->n_merges);
+    qh_status st =
+        joined && v->merges ? QH_OK : qh_fail(err, QH_ENOMEM, "merges: %d of them", spec->n_merges);
     for (int i = 0; !st && i < spec->n_merges; i++) {
         qh_merge *m = &v->merges[v->n_merges];
         st = parse_merge(v, i, spec->merges[i], m, joined, err);
@@ -247,7 +261,8 @@ static qh_status copy_merges(qh_vocab *v, const qh_vocab_spec *spec, qh_err *err
 static qh_status check_id(const qh_vocab *v, const char *key, qh_token id, qh_err *err)
 {
     if (id >= QH_NO_TOKEN && id < v->n_tokens) return QH_OK;
-    return qh_fail(err, QH_EFORMAT, "%s: token id %d, expected 0 to %d", key, (int)id, v->n_tokens - 1);
+    return qh_fail(err, QH_EFORMAT, "%s: token id %d, expected 0 to %d", key, (int)id,
+                   v->n_tokens - 1);
 }
 
 static qh_status set_specials(qh_vocab *v, const qh_vocab_spec *spec, qh_err *err)
@@ -255,8 +270,11 @@ static qh_status set_specials(qh_vocab *v, const qh_vocab_spec *spec, qh_err *er
     const struct {
         const char *key;
         qh_token id, *to;
-    } ids[] = {{"bos", spec->bos, &v->bos}, {"eos", spec->eos, &v->eos}, {"eot", spec->eot, &v->eot},
-               {"unk", spec->unk, &v->unk}, {"pad", spec->pad, &v->pad}};
+    } ids[] = {{"bos", spec->bos, &v->bos},
+               {"eos", spec->eos, &v->eos},
+               {"eot", spec->eot, &v->eot},
+               {"unk", spec->unk, &v->unk},
+               {"pad", spec->pad, &v->pad}};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         qh_status st = check_id(v, ids[i].key, ids[i].id, err);
         if (st) return st;
@@ -284,7 +302,8 @@ qh_status qh_vocab_new(qh_vocab **out, const qh_vocab_spec *spec, qh_err *err)
 {
     *out = NULL;
     if (spec->n_tokens <= 0) return qh_fail(err, QH_EFORMAT, "vocabulary: no tokens");
-    if (spec->n_merges < 0) return qh_fail(err, QH_EFORMAT, "merges: a count of %d", spec->n_merges);
+    if (spec->n_merges < 0)
+        return qh_fail(err, QH_EFORMAT, "merges: a count of %d", spec->n_merges);
     qh_vocab *v = qh_new0(qh_vocab);
     v->kind = spec->kind;
     v->n_tokens = spec->n_tokens;
@@ -315,21 +334,57 @@ void qh_vocab_free(qh_vocab *v)
     qh_free(v);
 }
 
-/* ---- questions ---------------------------------------------------------------------------- */
+/* ---- questions ----------------------------------------------------------------------------- */
 
-int qh_vocab_len(const qh_vocab *v) { return v->n_tokens; }
-qh_tokenizer_kind qh_vocab_kind(const qh_vocab *v) { return v->kind; }
-const char *qh_vocab_pretokenizer(const qh_vocab *v) { return v->pretokenizer; }
-qh_token qh_vocab_bos(const qh_vocab *v) { return v->bos; }
-qh_token qh_vocab_eos(const qh_vocab *v) { return v->eos; }
-qh_token qh_vocab_eot(const qh_vocab *v) { return v->eot; }
-qh_token qh_vocab_unk(const qh_vocab *v) { return v->unk; }
-qh_token qh_vocab_pad(const qh_vocab *v) { return v->pad; }
-bool qh_vocab_adds_bos(const qh_vocab *v) { return v->add_bos; }
-bool qh_vocab_adds_eos(const qh_vocab *v) { return v->add_eos; }
-bool qh_vocab_adds_space(const qh_vocab *v) { return v->add_space; }
+int qh_vocab_len(const qh_vocab *v)
+{
+    return v->n_tokens;
+}
+qh_tokenizer_kind qh_vocab_kind(const qh_vocab *v)
+{
+    return v->kind;
+}
+const char *qh_vocab_pretokenizer(const qh_vocab *v)
+{
+    return v->pretokenizer;
+}
+qh_token qh_vocab_bos(const qh_vocab *v)
+{
+    return v->bos;
+}
+qh_token qh_vocab_eos(const qh_vocab *v)
+{
+    return v->eos;
+}
+qh_token qh_vocab_eot(const qh_vocab *v)
+{
+    return v->eot;
+}
+qh_token qh_vocab_unk(const qh_vocab *v)
+{
+    return v->unk;
+}
+qh_token qh_vocab_pad(const qh_vocab *v)
+{
+    return v->pad;
+}
+bool qh_vocab_adds_bos(const qh_vocab *v)
+{
+    return v->add_bos;
+}
+bool qh_vocab_adds_eos(const qh_vocab *v)
+{
+    return v->add_eos;
+}
+bool qh_vocab_adds_space(const qh_vocab *v)
+{
+    return v->add_space;
+}
 
-static void check_range(const qh_vocab *v, qh_token id) { qh_assert(id >= 0 && id < v->n_tokens); }
+static void check_range(const qh_vocab *v, qh_token id)
+{
+    qh_assert(id >= 0 && id < v->n_tokens);
+}
 
 qh_token_type qh_vocab_type(const qh_vocab *v, qh_token id)
 {

@@ -28,7 +28,7 @@ typedef struct {
     const qh_slice *pieces;                     /* [n_tokens] as stored: byte-level BPE in its printable
                                                    alphabet, SentencePiece with U+2581 for space */
     const float *scores;                        /* [n_tokens] SPM only, else NULL */
-    const int32_t *types;                       /* [n_tokens] or NULL: all normal; 0 counts as normal */
+    const int32_t *types;                       /* [n_tokens] or NULL: all normal; 0 is normal too */
     int n_merges;
     const qh_slice *merges;                     /* BPE: "left right", best first */
     qh_token bos, eos, eot, unk, pad;           /* QH_NO_TOKEN when absent */
@@ -40,7 +40,7 @@ typedef struct {
 
 typedef struct qh_vocab qh_vocab;
 
-typedef struct {                                /* pieces left and right, side by side, become result */
+typedef struct {                                /* left and right, side by side, become result */
     qh_token left, right, result;
 } qh_merge;
 
@@ -57,7 +57,8 @@ qh_token_type qh_vocab_type(const qh_vocab *v, qh_token id);
  * as their byte). A control token gives its name, e.g. "<|im_end|>": the caller decides to show it. */
 qh_slice      qh_vocab_bytes(const qh_vocab *v, qh_token id);
 qh_slice      qh_vocab_piece(const qh_vocab *v, qh_token id);   /* as stored in the file */
-qh_token      qh_vocab_find(const qh_vocab *v, const char *piece, size_t len); /* by stored piece; QH_NO_TOKEN */
+/* By stored piece; QH_NO_TOKEN. */
+qh_token      qh_vocab_find(const qh_vocab *v, const char *piece, size_t len);
 /* The NORMAL token that stands for exactly these bytes of text; QH_NO_TOKEN. */
 qh_token      qh_vocab_find_text(const qh_vocab *v, const char *text, size_t len);
 float         qh_vocab_score(const qh_vocab *v, qh_token id);   /* SPM; 0 for BPE */

@@ -1,5 +1,5 @@
-/* The tokenizer vectors of llama.cpp: 46 texts and their ids for each vocabulary, made by the models'
- * original tokenizers. No bos, no special tokens parsed. */
+/* The tokenizer vectors of llama.cpp: 46 texts and their ids for each vocabulary, made by the
+ * models' original tokenizers. No bos, no special tokens parsed. */
 #include "test.h"
 #include "base/mapfile.h"
 #include "base/str.h"
@@ -32,7 +32,8 @@ static int parse_ids(const char **at, const char *end, qh_token *ids, int cap)
     return n;
 }
 
-static void check_text(const qh_tokenizer *t, const char *text, size_t len, const qh_token *want, int n_want)
+static void check_text(const qh_tokenizer *t, const char *text, size_t len, const qh_token *want,
+                       int n_want)
 {
     qh_tokens got = {0};
     CHECK_OK(qh_tokenizer_encode(t, text, len, 0, &got, NULL));
@@ -82,10 +83,28 @@ static void check_vectors(const char *name)
     qh_vocab_free(v);
 }
 
-TEST(gpt_2_matches_its_vectors) { check_vectors("gpt-2"); }
-TEST(falcon_matches_its_vectors) { check_vectors("falcon"); }
-TEST(starcoder_matches_its_vectors) { check_vectors("starcoder"); }
-TEST(deepseek_llm_matches_its_vectors) { check_vectors("deepseek-llm"); }
-TEST(llama_spm_matches_its_vectors) { check_vectors("llama-spm"); }
-TEST(phi_3_matches_its_vectors) { check_vectors("phi-3"); }
+TEST(gpt_2_matches_its_vectors)
+{
+    check_vectors("gpt-2");
+}
+TEST(falcon_matches_its_vectors)
+{
+    check_vectors("falcon");
+}
+TEST(starcoder_matches_its_vectors)
+{
+    check_vectors("starcoder");
+}
+TEST(deepseek_llm_matches_its_vectors)
+{
+    check_vectors("deepseek-llm");
+}
+TEST(llama_spm_matches_its_vectors)
+{
+    check_vectors("llama-spm");
+}
+TEST(phi_3_matches_its_vectors)
+{
+    check_vectors("phi-3");
+}
 TEST_MAIN()

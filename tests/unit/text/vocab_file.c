@@ -1,5 +1,5 @@
-/* vocab_file.c - see vocab_file.h. GGUF v2 and v3 (ggml's docs/gguf.md): magic, version, tensor count,
- * key count, then keys of a name, a type and a value. */
+/* vocab_file.c - see vocab_file.h. GGUF v2 and v3 (ggml's docs/gguf.md): magic, version, tensor
+ * count, key count, then keys of a name, a type and a value. */
 #include "vocab_file.h"
 #include "base/mapfile.h"
 #include "base/mem.h"
@@ -8,7 +8,22 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { T_U8, T_I8, T_U16, T_I16, T_U32, T_I32, T_F32, T_BOOL, T_STRING, T_ARRAY, T_U64, T_I64, T_F64, N_TYPES };
+enum {
+    T_U8,
+    T_I8,
+    T_U16,
+    T_I16,
+    T_U32,
+    T_I32,
+    T_F32,
+    T_BOOL,
+    T_STRING,
+    T_ARRAY,
+    T_U64,
+    T_I64,
+    T_F64,
+    N_TYPES
+};
 static const int type_bytes[N_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
 typedef struct {
@@ -104,11 +119,16 @@ static void read_key(reader *r, draft *d)
     uint64_t type = take_int(r, 4);
     int n;
     if (!strcmp(key, "tokenizer.ggml.model")) return take_name(r, d->model, sizeof d->model);
-    if (!strcmp(key, "tokenizer.ggml.pre")) return take_name(r, d->pretokenizer, sizeof d->pretokenizer);
-    if (!strcmp(key, "tokenizer.ggml.tokens")) d->pieces = take_strings(r, &d->spec.n_tokens);
-    else if (!strcmp(key, "tokenizer.ggml.merges")) d->merges = take_strings(r, &d->spec.n_merges);
-    else if (!strcmp(key, "tokenizer.ggml.scores")) d->scores = take_numbers(r);
-    else if (!strcmp(key, "tokenizer.ggml.token_type")) d->types = take_numbers(r);
+    if (!strcmp(key, "tokenizer.ggml.pre"))
+        return take_name(r, d->pretokenizer, sizeof d->pretokenizer);
+    if (!strcmp(key, "tokenizer.ggml.tokens"))
+        d->pieces = take_strings(r, &d->spec.n_tokens);
+    else if (!strcmp(key, "tokenizer.ggml.merges"))
+        d->merges = take_strings(r, &d->spec.n_merges);
+    else if (!strcmp(key, "tokenizer.ggml.scores"))
+        d->scores = take_numbers(r);
+    else if (!strcmp(key, "tokenizer.ggml.token_type"))
+        d->types = take_numbers(r);
     else {
         for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
             if (strcmp(key, ids[i].key)) continue;
@@ -127,14 +147,17 @@ qh_vocab *test_vocab_open(const char *path)
     qh_err err = {0};
     qh_mapfile file;
     qh_vocab *v = NULL;
-    draft d = {.spec = {.bos = QH_NO_TOKEN, .eos = QH_NO_TOKEN, .eot = QH_NO_TOKEN, .unk = QH_NO_TOKEN,
+    draft d = {.spec = {.bos = QH_NO_TOKEN,
+                        .eos = QH_NO_TOKEN,
+                        .eot = QH_NO_TOKEN,
+                        .unk = QH_NO_TOKEN,
                         .pad = QH_NO_TOKEN}};
     if (qh_mapfile_open(&file, path, &err)) goto failed;
     reader r = {file.data, file.data + file.len_bytes};
     if (memcmp(take(&r, 4), "GGUF", 4) != 0 || take_int(&r, 4) < 2) goto failed;
-    take_int(&r, 8);                                    /* tensors */
+    take_int(&r, 8); /* tensors */
     uint64_t n_keys = take_int(&r, 8);
-    d.spec.add_space_prefix = true;                     /* where the file does not say */
+    d.spec.add_space_prefix = true; /* where the file does not say */
     for (uint64_t i = 0; i < n_keys; i++) read_key(&r, &d);
 
     d.spec.kind = strcmp(d.model, "llama") ? QH_TOKENIZER_BPE : QH_TOKENIZER_SPM;

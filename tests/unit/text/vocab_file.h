@@ -1,5 +1,6 @@
 /* vocab_file.h - tests only: the tokenizer keys of a GGUF file, so that core/text is tested without
- * core/model. Trusts the file's counts no further than its size; ends the test on a file it cannot read. */
+ * core/model. Trusts the file's counts no further than its size; ends the test on a file it cannot
+ * read. */
 #pragma once
 #include "text/vocab.h"
 
