@@ -1,3 +1,3 @@
-foreach(name team float_ops attention attn_work)
+foreach(name team float_ops attention attn_work forward)
   qh_unit_test(kernels/${name}_test.c qh_kernels)
 endforeach()
