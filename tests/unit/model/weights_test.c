@@ -1,72 +1,8 @@
 #include "test.h"
-#include "gguf_builder.h"
+#include "tiny_model.h"
 #include "model/rope.h"
 #include "model/weights.h"
 #include <math.h>
-
-/* ---- tiny checkpoints: two layers, width 64, two query heads and one KV head of 32 ---- */
-
-typedef struct {
-    const char *arch, *drop_key, *drop_tensor;
-    void (*more)(gguf_builder *b);      /* further keys or tensors; NULL: none */
-    bool more_is_tensors;
-    bool has_bias, has_qk_norm, has_head;
-    int head_dim;                       /* 0: 32, and no key */
-} recipe;
-
-static const char *arch_key(const recipe *r, const char *name)
-{
-    static char keys[4][96];
-    static int n;
-    char *key = keys[n++ % 4];
-    snprintf(key, 96, "%s.%s", r->arch, name);
-    return key;
-}
-
-static void put_layer(gguf_builder *b, const recipe *r, int i)
-{
-    const uint64_t head = r->head_dim ? (uint64_t)r->head_dim : 32, q = 2 * head, kv = head;
-    char name[64];
-#define T(what, dim, rows, type) snprintf(name, sizeof name, "blk.%d." what, i), gb_tensor(b, name, dim, rows, type)
-    T("attn_norm.weight", 64, 0, QH_F32);
-    T("attn_q.weight", 64, q, QH_Q4_0);
-    T("attn_k.weight", 64, kv, QH_Q8_0);
-    T("attn_v.weight", 64, kv, QH_F16);
-    T("attn_output.weight", q, 64, QH_F32);
-    T("ffn_norm.weight", 64, 0, QH_F16);
-    T("ffn_gate.weight", 64, 96, QH_Q4_1);
-    T("ffn_up.weight", 64, 96, QH_Q5_0);
-    T("ffn_down.weight", 96, 64, QH_Q5_1);
-    if (r->has_bias) T("attn_q.bias", q, 0, QH_F32), T("attn_k.bias", kv, 0, QH_F32), T("attn_v.bias", kv, 0, QH_F32);
-    if (r->has_qk_norm) T("attn_q_norm.weight", head, 0, QH_F32), T("attn_k_norm.weight", head, 0, QH_BF16);
-#undef T
-}
-
-static void put_model(gguf_builder *b, const recipe *r)
-{
-    b->drop_key = r->drop_key;
-    b->drop_tensor = r->drop_tensor;
-    gb_begin(b, 3);
-    gb_string(b, "general.architecture", r->arch);
-    gb_u32(b, arch_key(r, "block_count"), 2);
-    gb_u32(b, arch_key(r, "embedding_length"), 64);
-    gb_u32(b, arch_key(r, "feed_forward_length"), 96);
-    gb_u32(b, arch_key(r, "context_length"), 1024);
-    gb_u32(b, arch_key(r, "attention.head_count"), 2);
-    gb_u32(b, arch_key(r, "attention.head_count_kv"), 1);
-    if (r->head_dim) gb_u32(b, arch_key(r, "attention.key_length"), (uint32_t)r->head_dim);
-    if (r->head_dim) gb_u32(b, arch_key(r, "attention.value_length"), (uint32_t)r->head_dim);
-    gb_f32(b, arch_key(r, "attention.layer_norm_rms_epsilon"), 1e-5f);
-    gb_f32(b, arch_key(r, "rope.freq_base"), 50000);
-    gb_u32(b, arch_key(r, "vocab_size"), 10);
-    if (r->more && !r->more_is_tensors) b->drop_key = NULL, r->more(b);
-    gb_tensor(b, "token_embd.weight", 64, 10, QH_Q8_0);
-    for (int i = 0; i < 2; i++) put_layer(b, r, i);
-    gb_tensor(b, "output_norm.weight", 64, 0, QH_F32);
-    if (r->has_head) gb_tensor(b, "output.weight", 64, 10, QH_Q4_0);
-    if (r->more && r->more_is_tensors) b->drop_tensor = NULL, r->more(b);
-    gb_finish(b, 0x3c);
-}
 
 typedef struct {
     gguf_builder b;
