@@ -10,7 +10,7 @@
 
 /* What the CPU executes and the operating system saves on a context switch. */
 typedef struct {
-    bool avx2, avxvnni, avx512, avx512bf16, neon, neondot;
+    bool avx2, vex_vnni, avx512, avx512bf16, neon, neondot;
 } features;
 
 #if defined(__x86_64__)
@@ -44,8 +44,8 @@ static features detect(void)
     const bool zmm = (xcr0 & OPMASK_ZMM) == OPMASK_ZMM;
     f.avx2 = has_all(c1, FMA | F16C) && has_all(b7, AVX2);
     f.avx512 = f.avx2 && zmm && has_all(b7, F | DQ | BW | VL) && has_all(c7, VNNI512);
-    f.avx512bf16 = false && has_all(a71, BF16);
-    f.avxvnni = f.avx2 && has_all(a71, VNNI256);
+    f.avx512bf16 = f.avx512 && has_all(a71, BF16);
+    f.vex_vnni = f.avx2 && has_all(a71, VNNI256);
     return f;
 }
 
@@ -72,7 +72,7 @@ bool qh_isa_is_available(qh_isa isa)
     case QH_ISA_REF:
     case QH_ISA_SCALAR: return true;
     case QH_ISA_AVX2: return f.avx2;
-    case QH_ISA_AVXVNNI: return f.avxvnni;
+    case QH_ISA_AVXVNNI: return f.vex_vnni || f.avx512;
     case QH_ISA_AVX512: return f.avx512;
     case QH_ISA_AVX512BF16: return f.avx512bf16;
     case QH_ISA_NEON: return f.neon;
@@ -81,6 +81,8 @@ bool qh_isa_is_available(qh_isa isa)
     }
     return false;
 }
+
+bool qh_isa_has_vex_vnni(void) { return detect().vex_vnni; }
 
 const char *qh_isa_name(qh_isa isa)
 {

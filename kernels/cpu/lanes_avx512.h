@@ -7,7 +7,7 @@
 #include "kernels/cpu/matrix_layout.h"
 #include <immintrin.h>
 
-enum { LANES = 16, TILE_V = 2, TILE_T = 6, SIGNED_BYTES = 0 };
+enum { LANES = 16, TILE_V = 2, TILE_T = 6, FLOAT_TILE_T = 6, SIGNED_BYTES = 0 };
 #define FLUSH_STEPS(bits) 8
 #define UNROLL _Pragma("GCC unroll 16")
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 4, TILE_V = 1, TILE_T = 6, SIGNED_BYTES = 1 };
+enum { LANES = 4, TILE_V = 1, TILE_T = 6, FLOAT_TILE_T = 6, SIGNED_BYTES = 1 };
 #define FLUSH_STEPS(bits) 8
 #define UNROLL                          /* nothing to gain here, and the code would be megabytes */
 

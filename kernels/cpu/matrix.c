@@ -7,7 +7,10 @@ const qh_matrix_kernels *qh_matrix_kernels_of(qh_isa isa)
     case QH_ISA_REF: return &qh_matrix_ref;
     case QH_ISA_SCALAR: return &qh_matrix_scalar;
 #if defined(__x86_64__)
+    case QH_ISA_AVX2: return &qh_matrix_avx2;
+    case QH_ISA_AVXVNNI: return qh_isa_has_vex_vnni() ? &qh_matrix_avxvnni : &qh_matrix_avxvnni_evex;
     case QH_ISA_AVX512: return &qh_matrix_avx512;
+    case QH_ISA_AVX512BF16: return &qh_matrix_avx512bf16;
 #endif
     default: return &qh_matrix_scalar;             /* levels without kernels of their own */
     }
@@ -22,6 +25,12 @@ static int dtype_at(qh_dtype t)
 #undef X
     }
     return -1;
+}
+
+static qh_matmul_fn *matmul_of(qh_isa isa, qh_dtype t)
+{
+    qh_matmul_fn *fn = qh_matrix_kernels_of(isa)->matmul[dtype_at(t)];
+    return fn ? fn : matmul_of(QH_ISA_AVX512, t);
 }
 
 static size_t group_bytes(qh_isa isa, qh_dtype dtype, int64_t dim)
@@ -48,7 +57,7 @@ qh_status qh_matrix_init(qh_matrix *m, qh_isa isa, const qh_tensor *t, void *dat
         return qh_fail(err, QH_EFORMAT, "%s: %lld rows of %lld elements; expected whole %s blocks of %d",
                        t->name, (long long)t->n_rows, (long long)t->dim, qh_dtype_name(t->dtype),
                        qh_dtype_block_len(t->dtype));
-    *m = (qh_matrix){.kernels = qh_matrix_kernels_of(isa), .data = data, .n_rows = t->n_rows,
+    *m = (qh_matrix){.matmul = matmul_of(isa, t->dtype), .data = data, .n_rows = t->n_rows,
                      .dim = t->dim, .group_bytes = group_bytes(isa, t->dtype, t->dim),
                      .dtype = t->dtype, .isa = isa};
     return QH_OK;
@@ -71,5 +80,5 @@ void qh_matmul(const qh_matrix *m, const qh_acts *a, int t_begin, int t_end, int
     qh_assert(a->has_float || !qh_matrix_needs_float(m));
     const qh_matmul_job job = {.m = m, .a = a, .t_begin = t_begin, .t_end = t_end,
                                .row_begin = row_begin, .row_end = row_end, .y = y, .ldy = ldy};
-    m->kernels->matmul[dtype_at(m->dtype)](&job);
+    m->matmul(&job);
 }

@@ -19,10 +19,10 @@
 
 enum { QH_MATRIX_ROW_ALIGN = 16 };  /* row ranges given to threads start and end on multiples of it */
 
-typedef struct qh_matrix_kernels qh_matrix_kernels;     /* one table a level */
+typedef struct qh_matmul_job qh_matmul_job;
 
 typedef struct {
-    const qh_matrix_kernels *kernels;
+    void (*matmul)(const qh_matmul_job *job);   /* of the level, for this type */
     uint8_t *data;                  /* packed rows; memory belongs to the caller */
     int64_t n_rows, dim;            /* logical; rows are padded with zeros to a multiple of 16 */
     size_t group_bytes;             /* 16 packed rows */

@@ -145,28 +145,28 @@ static inline uint16_t *qh_acts_bf16(const qh_acts *a, const qh_acts_shape *s, i
 }
 
 /* One product, as the kernels of a level get it. */
-typedef struct {
+struct qh_matmul_job {
     const qh_matrix *m;
     const qh_acts *a;
     int t_begin, t_end;
     int64_t row_begin, row_end;
     float *y;
     int64_t ldy;
-} qh_matmul_job;
+};
 
 typedef void qh_matmul_fn(const qh_matmul_job *job);
 
-/* A level's kernels; matmul is indexed by position in QH_DTYPE_LIST. */
+/* A level's kernels; matmul is indexed by position in QH_DTYPE_LIST. NULL: as at avx512. */
 enum {
 #define X(name, number, n, bytes) QH_DTYPE_AT_##name,
     QH_DTYPE_LIST(X)
 #undef X
     QH_N_DTYPE
 };
-struct qh_matrix_kernels {
+typedef struct {
     qh_matmul_fn *matmul[QH_N_DTYPE];
     void (*acts_set)(const qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end);
-};
+} qh_matrix_kernels;
 
 extern const qh_matrix_kernels qh_matrix_ref, qh_matrix_scalar;
 #if defined(__x86_64__)

@@ -14,7 +14,7 @@
  * sum = fma(w[k], x[k], sum), k ascending; at avx512bf16, BF16 by the dot instruction, pairs ascending.
  *
  * What the lanes header gives: LANES rows a vector; vb (LANES * 4 bytes), vi (int32), vf (float), vr (a
- * running dot product); TILE_V, TILE_T; SIGNED_BYTES when quants of 8 bits must be signed; and
+ * running dot product); TILE_V, TILE_T, FLOAT_TILE_T; SIGNED_BYTES when quants of 8 bits must be signed; and
  * FLUSH_STEPS(bits), how many steps fit in a vr; UNROLL, in front of loops over lanes and steps. */
 #include "kernels/cpu/matrix_layout.h"
 #include <string.h>
@@ -305,8 +305,9 @@ typedef struct {
 } tile_size;
 
 enum { N_TILE_SIZES = 4 };
-#define TILE_SIZES(X, ...)                                                                         \
-    X(TILE_T, full, ##__VA_ARGS__) X(4, four, ##__VA_ARGS__) X(2, two, ##__VA_ARGS__) X(1, one, ##__VA_ARGS__)
+#define TILE_SIZES(X, max, ...)                                                                    \
+    X(max, full, ##__VA_ARGS__) X(max - max / 3, most, ##__VA_ARGS__) X(max / 3, few, ##__VA_ARGS__) \
+    X(1, one, ##__VA_ARGS__)
 
 #define DEFINE_TILE(tokens, suffix, class, bits, zero, k, min)                                     \
     static void tile_##class##_##suffix##_v(const tile_args *a)                                    \
@@ -320,8 +321,8 @@ enum { N_TILE_SIZES = 4 };
 #define TILE_ENTRY(tokens, suffix, class)                                                          \
     {tokens, tile_##class##_##suffix##_v, tile_##class##_##suffix##_1},
 #define X(class, bits, zero, k, min)                                                               \
-    TILE_SIZES(DEFINE_TILE, class, bits, zero, k, min)                                             \
-    static const tile_size tiles_##class[N_TILE_SIZES] = {TILE_SIZES(TILE_ENTRY, class)};
+    TILE_SIZES(DEFINE_TILE, TILE_T, class, bits, zero, k, min)                                             \
+    static const tile_size tiles_##class[N_TILE_SIZES] = {TILE_SIZES(TILE_ENTRY, TILE_T, class)};
 QH_TILE_LIST(X)
 #undef X
 
@@ -463,7 +464,7 @@ typedef void float_tile_fn(const float_tile_args *a);
 
 ALWAYS_INLINE void float_tile(const float_tile_args *a, int n_vectors, int n_tokens)
 {
-    vf sum[TILE_T][TILE_V];
+    vf sum[FLOAT_TILE_T][TILE_V];
     float *const y = a->y + a->v0 * LANES;
     UNROLL for (int t = 0; t < n_tokens; t++)
         UNROLL for (int v = 0; v < n_vectors; v++)
@@ -492,8 +493,8 @@ typedef struct {
     static void float_tile_##suffix##_v(const float_tile_args *a) { float_tile(a, TILE_V, tokens); } \
     static void float_tile_##suffix##_1(const float_tile_args *a) { float_tile(a, 1, tokens); }
 #define FLOAT_TILE_ENTRY(tokens, suffix) {tokens, float_tile_##suffix##_v, float_tile_##suffix##_1},
-TILE_SIZES(DEFINE_FLOAT_TILE)
-static const float_tile_size float_tiles[N_TILE_SIZES] = {TILE_SIZES(FLOAT_TILE_ENTRY)};
+TILE_SIZES(DEFINE_FLOAT_TILE, FLOAT_TILE_T)
+static const float_tile_size float_tiles[N_TILE_SIZES] = {TILE_SIZES(FLOAT_TILE_ENTRY, FLOAT_TILE_T)};
 
 static void run_float_tiles(float_tile_args a, int n_groups, int n_tokens)
 {

@@ -3,7 +3,7 @@
 #include "test.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "kernels/cpu/matrix.h"
+#include "kernels/cpu/matrix_layout.h"
 #include "model/quant.h"
 #include <math.h>
 
@@ -350,6 +350,34 @@ TEST(levels_agree_to_the_bit_on_quantized_types)
         free_fixture(&f);
     }
 }
+
+#if defined(__x86_64__)
+/* A machine runs one encoding of the avxvnni level; where both exist, the other is tested here. */
+TEST(both_encodings_of_avxvnni_agree)
+{
+    enum { ROWS = 48, TOKENS = 7, DIM = 768 };
+    if (!qh_isa_has_vex_vnni() || !qh_isa_is_available(QH_ISA_AVX512)) {
+        SKIP("this machine has one encoding");
+        return;
+    }
+    const qh_dtype types[] = {QH_Q4_1, QH_Q8_0, QH_Q6_K, QH_IQ4_NL};
+    const int at[] = {QH_DTYPE_AT_Q4_1, QH_DTYPE_AT_Q8_0, QH_DTYPE_AT_Q6_K, QH_DTYPE_AT_IQ4_NL};
+    for (int i = 0; i < 4; i++) {
+        fixture f = fixture_of(QH_ISA_AVXVNNI, types[i], ROWS, DIM);
+        float *x = random_acts(TOKENS, DIM), *want = poisoned(TOKENS * ROWS), *y = poisoned(TOKENS * ROWS);
+        qh_acts a = acts_of(QH_ISA_AVXVNNI, x, TOKENS, DIM, false);
+        qh_matmul(&f.m, &a, 0, TOKENS, 0, ROWS, want, ROWS);
+        f.m.matmul = qh_matrix_avxvnni_evex.matmul[at[i]];
+        qh_matmul(&f.m, &a, 0, TOKENS, 0, ROWS, y, ROWS);
+        CHECK(!memcmp(y, want, sizeof *y * TOKENS * ROWS));
+        free(a.data);
+        qh_free(x);
+        qh_free(y);
+        qh_free(want);
+        free_fixture(&f);
+    }
+}
+#endif
 
 /* 127 and -128 against -127 everywhere: the largest sums a dot can meet. */
 TEST(extreme_quants_do_not_saturate)
