@@ -12,6 +12,7 @@ typedef struct {
     bool more_is_tensors;
     bool has_bias, has_qk_norm, has_head;
     int head_dim;                       /* 0: 32, and no key */
+    int n_layers;                       /* 0: 2 */
 } recipe;
 
 static inline const char *arch_key(const recipe *r, const char *name)
@@ -32,7 +33,7 @@ static inline void put_layer(gguf_builder *b, const recipe *r, int i)
     T("attn_q.weight", 64, q, QH_Q4_0);
     T("attn_k.weight", 64, kv, QH_Q8_0);
     T("attn_v.weight", 64, kv, QH_F16);
-    T("attn_output.weight", q, 64, QH_F32);
+    T("attn_output.weight", q, 64, QH_Q8_0);
     T("ffn_norm.weight", 64, 0, QH_F16);
     T("ffn_gate.weight", 64, 96, QH_Q4_1);
     T("ffn_up.weight", 64, 96, QH_Q5_0);
@@ -44,11 +45,12 @@ static inline void put_layer(gguf_builder *b, const recipe *r, int i)
 
 static inline void put_model(gguf_builder *b, const recipe *r)
 {
+    const int n_layers = r->n_layers ? r->n_layers : 2;
     b->drop_key = r->drop_key;
     b->drop_tensor = r->drop_tensor;
     gb_begin(b, 3);
     gb_string(b, "general.architecture", r->arch);
-    gb_u32(b, arch_key(r, "block_count"), 2);
+    gb_u32(b, arch_key(r, "block_count"), (uint32_t)n_layers);
     gb_u32(b, arch_key(r, "embedding_length"), 64);
     gb_u32(b, arch_key(r, "feed_forward_length"), 96);
     gb_u32(b, arch_key(r, "context_length"), 1024);
@@ -61,7 +63,7 @@ static inline void put_model(gguf_builder *b, const recipe *r)
     gb_u32(b, arch_key(r, "vocab_size"), 10);
     if (r->more && !r->more_is_tensors) b->drop_key = NULL, r->more(b);
     gb_tensor(b, "token_embd.weight", 64, 10, QH_Q8_0);
-    for (int i = 0; i < 2; i++) put_layer(b, r, i);
+    for (int i = 0; i < n_layers; i++) put_layer(b, r, i);
     gb_tensor(b, "output_norm.weight", 64, 0, QH_F32);
     if (r->has_head) gb_tensor(b, "output.weight", 64, 10, QH_Q4_0);
     if (r->more && r->more_is_tensors) b->drop_tensor = NULL, r->more(b);
@@ -73,7 +75,7 @@ static inline void put_model(gguf_builder *b, const recipe *r)
 static inline void put_spm(gguf_builder *b)
 {
     static const char *const tokens[10] = {"<unk>", "<s>",  "</s>", "\xe2\x96\x81",   "a",
-                                           "b",     "\xe2\x96\x81" "a", "ab", "<|im_end|>", "<|end|>"};
+                                           "b",     ("\xe2\x96\x81" "a"), "ab", "<|im_end|>", "<|end|>"};
     static const uint32_t types[10] = {QH_TOKEN_UNKNOWN, QH_TOKEN_CONTROL, QH_TOKEN_CONTROL, QH_TOKEN_NORMAL,
                                        QH_TOKEN_NORMAL,  QH_TOKEN_NORMAL,  QH_TOKEN_NORMAL,  QH_TOKEN_NORMAL,
                                        QH_TOKEN_CONTROL, QH_TOKEN_NORMAL};
