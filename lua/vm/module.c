@@ -248,9 +248,12 @@ int qh_module_require(lua_State *L, const char *name)
     return 1;
 }
 
+/* Among themselves library modules may leave out the first word: "api.openai". */
 static int library_require(lua_State *L)
 {
-    return qh_module_require(L, luaL_checkstring(L, 1));
+    const char *name = luaL_checkstring(L, 1);
+    if (!is_library_name(name)) name = lua_pushfstring(L, "qhost.%s", name);
+    return qh_module_require(L, name);
 }
 
 void qh_module_bind(lua_State *L, const char *name)
