@@ -1,2 +1,35 @@
-local _, c = ...
-return { json = c.json, log = c.log, sleep = c.system.sleep }
+--- qhost: the script API. `local qh = require "qhost"`.
+local core = require "qhost.core"
+local app = require "qhost.app"
+local errors = require "qhost.errors"
+local model = require "qhost.model"
+local sampler = require "qhost.sampler"
+local template = require "qhost.template"
+local url = require "qhost.url"
+
+local log = {}
+for _, level in ipairs { "debug", "info", "warn", "error" } do
+  --- Log an event as a name and key=value pairs.
+  log[level] = function(event, fields)
+    local parts = {}
+    for key, value in pairs(fields or {}) do parts[#parts + 1] = ("%s=%s"):format(key, tostring(value)) end
+    table.sort(parts)
+    core.log(level, event, table.concat(parts, " "))
+  end
+end
+
+---@class qhost
+return {
+  app = app.new,
+  model = model.new,
+  sampler = sampler.new,
+  template = setmetatable({ jinja = template.jinja }, { __call = function(_, def) return template.new(def) end }),
+  abort = errors.abort,
+  json = core.json,
+  url = { encode = url.encode, decode = url.decode, decode_query = url.decode_query },
+  log = log,
+  env = core.env,
+  time = core.wall,
+  clock = core.clock,
+  sleep = core.sleep,
+}

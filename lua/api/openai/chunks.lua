@@ -1,0 +1,188 @@
+--- chunks.lua: results and events of the engine in the shapes of the OpenAI API.
+---
+--- A shape has whole(results), first(), event(ev) -> list of chunks, and usage(u) -> chunk.
+local core = require "qhost.core"
+local object, array, null = core.json.object, core.json.array, core.json.null
+local M = {}
+
+local FINISH = { stop = "stop", length = "length", canceled = "stop" }
+
+local function new_id(prefix) return ("%s-%016x%08x"):format(prefix, core.random(), core.random() & 0xffffffff) end
+
+local function usage_of(u)
+  return object({ prompt_tokens = u.prompt, completion_tokens = u.completion, total_tokens = u.prompt + u.completion,
+    prompt_tokens_details = object({ cached_tokens = u.cached }, { "cached_tokens" }) },
+    { "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details" })
+end
+
+--- Sum over choices: they share one prompt.
+local function total_usage(results)
+  local u = { prompt = results[1].usage.prompt, cached = results[1].usage.cached, completion = 0 }
+  for _, r in ipairs(results) do u.completion = u.completion + r.usage.completion end
+  return u
+end
+
+--- A token's bytes as text; what is no UTF-8 becomes U+FFFD (the bytes field has the truth).
+local function token_text(bytes)
+  if utf8.len(bytes) then return bytes end
+  local out = {}
+  local i = 1
+  while i <= #bytes do
+    local n = 1
+    while i + n - 1 <= #bytes and n <= 4 and not utf8.len(bytes, i, i + n - 1) do n = n + 1 end
+    local ok = n <= 4 and i + n - 1 <= #bytes
+    out[#out + 1] = ok and bytes:sub(i, i + n - 1) or "\u{FFFD}"
+    i = i + (ok and n or 1)
+  end
+  return table.concat(out)
+end
+
+local MIN_LOGPROB = -9999.0                  -- JSON has no -inf; the API's own stand-in
+local function finite(x) return x > MIN_LOGPROB and x or MIN_LOGPROB end
+
+-- Chat ---------------------------------------------------------------------------------------------------
+
+local function chat_token(t)
+  return object({ token = token_text(t.bytes), logprob = finite(t.logprob), bytes = array { t.bytes:byte(1, -1) } },
+    { "token", "logprob", "bytes", "top_logprobs" })
+end
+
+local function chat_logprobs(tokens)
+  if not tokens then return null end
+  local content = {}
+  for i, t in ipairs(tokens) do
+    local entry, top = chat_token(t), {}
+    for k, alt in ipairs(t.top or {}) do top[k] = chat_token(alt) end
+    entry.top_logprobs = array(top)
+    content[i] = entry
+  end
+  return object({ content = array(content) }, { "content" })
+end
+
+local Chat = {}
+Chat.__index = Chat
+
+--- name: the model as the client called it; o: the request's options.
+function M.chat(name, _, o)
+  return setmetatable({ id = new_id "chatcmpl", name = name, created = math.floor(core.wall()),
+    n = o.n or 1, logprobs = o.logprobs }, Chat)
+end
+
+function Chat:envelope(kind, choices, usage)
+  return object({ id = self.id, object = kind, created = self.created, model = self.name, choices = array(choices),
+    usage = usage }, { "id", "object", "created", "model", "choices", "usage" })
+end
+
+function Chat:whole(results)
+  local choices = {}
+  for i, r in ipairs(results) do
+    local message = object({ role = "assistant", content = r.text, refusal = null }, { "role", "content", "refusal" })
+    choices[i] = object({ index = i - 1, message = message, logprobs = self.logprobs and chat_logprobs(r.tokens or {}) or null,
+      finish_reason = FINISH[r.finish] }, { "index", "message", "logprobs", "finish_reason" })
+  end
+  return self:envelope("chat.completion", choices, usage_of(total_usage(results)))
+end
+
+function Chat:chunk(index, delta, logprobs, finish)
+  local choice = object({ index = index, delta = delta, logprobs = logprobs or null, finish_reason = finish or null },
+    { "index", "delta", "logprobs", "finish_reason" })
+  return self:envelope("chat.completion.chunk", { choice })
+end
+
+function Chat:first()
+  local list = {}
+  for i = 1, self.n do
+    list[i] = self:chunk(i - 1, object({ role = "assistant", content = "" }, { "role", "content" }))
+  end
+  return list
+end
+
+function Chat:event(ev)
+  local list, index = {}, (ev.choice or 1) - 1
+  local tokens = self.logprobs and ev.type == "text" and ev.tokens and #ev.tokens > 0 and ev.tokens or nil
+  if ev.text and (ev.text ~= "" or tokens) then
+    list[1] = self:chunk(index, object({ content = ev.text }, { "content" }), tokens and chat_logprobs(tokens))
+  end
+  if ev.type == "done" then list[#list + 1] = self:chunk(index, object({}, {}), nil, FINISH[ev.finish]) end
+  return list
+end
+
+function Chat:usage(u) return self:envelope("chat.completion.chunk", {}, usage_of(u)) end
+
+-- Completions ----------------------------------------------------------------------------------------------
+
+--- offset: where the first token's text begins. Returns the logprobs object and the end.
+local function completion_logprobs(tokens, offset)
+  local out = { tokens = {}, token_logprobs = {}, top_logprobs = {}, text_offset = {} }
+  for i, t in ipairs(tokens) do
+    local text, top = token_text(t.bytes), {}
+    for _, alt in ipairs(t.top or {}) do top[token_text(alt.bytes)] = finite(alt.logprob) end
+    if t.logprob and t.top and #t.top > 0 then top[text] = top[text] or finite(t.logprob) end
+    out.tokens[i], out.text_offset[i] = text, offset
+    out.token_logprobs[i] = t.logprob and finite(t.logprob) or null
+    out.top_logprobs[i] = next(top) and object(top) or null
+    offset = offset + utf8.len(text)
+  end
+  for key, list in pairs(out) do out[key] = array(list) end
+  return object(out, { "tokens", "token_logprobs", "top_logprobs", "text_offset" }), offset
+end
+
+local Completion = {}
+Completion.__index = Completion
+
+function M.completion(name, m, o)
+  local echo = o.echo and m.handle:decode(o.ids) or nil
+  return setmetatable({ id = new_id "cmpl", name = name, created = math.floor(core.wall()), n = o.n or 1,
+    logprobs = o.logprobs, echo = echo, offsets = {}, prompts = {} }, Completion)
+end
+
+function Completion:envelope(choices, usage)
+  return object({ id = self.id, object = "text_completion", created = self.created, model = self.name,
+    choices = array(choices), usage = usage }, { "id", "object", "created", "model", "choices", "usage" })
+end
+
+local function completion_choice(index, text, logprobs, finish)
+  return object({ index = index, text = text, logprobs = logprobs or null, finish_reason = finish or null },
+    { "index", "text", "logprobs", "finish_reason" })
+end
+
+function Completion:whole(results)
+  local choices = {}
+  for i, r in ipairs(results) do
+    local tokens = {}
+    local prompt = self.echo and (r.prompt_tokens or results[1].prompt_tokens) or {}
+    table.move(prompt, 1, #prompt, 1, tokens)
+    table.move(r.tokens or {}, 1, #(r.tokens or {}), #tokens + 1, tokens)
+    local logprobs = self.logprobs and completion_logprobs(tokens, 0)
+    choices[i] = completion_choice(i - 1, (self.echo or "") .. r.text, logprobs, FINISH[r.finish])
+  end
+  return self:envelope(choices, usage_of(total_usage(results)))
+end
+
+function Completion:first()
+  local list = {}
+  for i = 1, self.echo and self.n or 0 do
+    list[i] = self:envelope { completion_choice(i - 1, self.echo) }
+    self.offsets[i - 1] = utf8.len(self.echo) or #self.echo
+  end
+  return list
+end
+
+function Completion:event(ev)
+  local index = (ev.choice or 1) - 1
+  local logprobs
+  if self.logprobs and ev.tokens and #ev.tokens > 0 then
+    local from = ev.type == "prompt" and 0 or self.offsets[index] or 0
+    local up_to
+    logprobs, up_to = completion_logprobs(ev.tokens, from)
+    if ev.type ~= "prompt" then self.offsets[index] = up_to end
+  end
+  local finish = ev.type == "done" and FINISH[ev.finish] or nil
+  local text = ev.text or ""
+  if text == "" and not finish and not logprobs then return {} end
+  return { self:envelope { completion_choice(index, text, logprobs, finish) } }
+end
+
+function Completion:usage(u) return self:envelope({}, usage_of(u)) end
+
+return M

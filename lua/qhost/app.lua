@@ -1,0 +1,141 @@
+--- app.lua: an app is routes and middlewares; an app file makes one and returns it.
+local core = require "qhost.core"
+local errors = require "qhost.errors"
+local request = require "qhost.request"
+local response = require "qhost.response"
+local router = require "qhost.router"
+local sse = require "qhost.sse"
+local url = require "qhost.url"
+
+---@class qhost.App
+local App = {}
+App.__index = App
+App.__name = "qhost.App"
+
+local M = {}
+
+---@return qhost.App
+function M.new()
+  return setmetatable({ router = router.new(), list = {}, middlewares = {} }, App)
+end
+
+--- Add a route. opts: max_body (bytes). The handler gets (req, res).
+function App:route(method, path, opts, handler)
+  if handler == nil then opts, handler = {}, opts end
+  if type(handler) ~= "function" then error(("route %s %s: the handler is no function"):format(method, path), 3) end
+  self.router:add(method, path, { method = method, path = path, opts = opts, handler = handler })
+  self.list[#self.list + 1] = method .. " " .. path
+  return self
+end
+
+for verb, method in pairs { get = "GET", post = "POST", put = "PUT", delete = "DELETE", patch = "PATCH",
+  options = "OPTIONS", any = "*" } do
+  App[verb] = function(self, path, opts, handler) return self:route(method, path, opts, handler) end
+end
+
+local function index_of(list, name)
+  for i, m in ipairs(list) do
+    if m.name == name then return i end
+  end
+end
+
+--- Add a middleware: fn(req, next, res) runs around every handler and returns next(). Later ones run
+--- inside earlier ones, unless opts.before or opts.after names another.
+---@param name string
+---@param opts? {before?: string, after?: string}
+---@param fn fun(req: qhost.Request, next: fun(), res: qhost.Response)
+function App:use(name, opts, fn)
+  if fn == nil then opts, fn = {}, opts end
+  if type(name) ~= "string" or type(fn) ~= "function" then error("app:use takes a name and a function", 2) end
+  if index_of(self.middlewares, name) then error(("two middlewares are called '%s'"):format(name), 2) end
+  local other = opts.before or opts.after
+  local at = other and index_of(self.middlewares, other)
+  if other and not at then error(("middleware '%s': there is no '%s' yet"):format(name, other), 2) end
+  if not at then at = #self.middlewares + 1 elseif opts.after then at = at + 1 end
+  table.insert(self.middlewares, at, { name = name, fn = fn })
+  return self
+end
+
+--- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions.
+---@param opts {models: table, prefix?: string}
+function App:openai(opts) return require("api.openai").mount(self, opts) end
+
+-- Serving --------------------------------------------------------------------------------------------
+
+local function run_chain(app, route, req, res)
+  local function step(i)
+    local m = app.middlewares[i]
+    if m then return m.fn(req, function() return step(i + 1) end, res) end
+    return route.handler(req, res)
+  end
+  return step(1)
+end
+
+local function find_route(app, x)
+  local route, params = app.router:find(x:method(), x:path())
+  if route then return route, params end
+  if params then
+    errors.abort(405, "method_not_allowed", { message = ("%s %s: allowed are %s"):format(x:method(), x:path(), params),
+      headers = { allow = params } })
+  end
+  errors.abort(404, "not_found", { message = ("no route for %s %s"):format(x:method(), x:path()) })
+end
+
+local function serve(app, x, call)
+  local route, params = find_route(app, x)
+  local req = request.new(x, url.decode(x:path()), params)
+  req.max_body = route.opts.max_body
+  local res = response.new(x, req)
+  call.res = res
+  run_chain(app, route, req, res)
+  if res.is_ended then return end
+  if not x:is_begun() then error(("the handler of %s %s sent no reply"):format(route.method, route.path), 0) end
+  res:finish()
+end
+
+--- Answer with an error. After the first byte an event stream gets it in-band; every kind of stream
+--- is then cut without its end mark, so that nobody takes it for a whole reply.
+local function answer(x, res, e)
+  if not x:is_begun() then return x:reply(e.status, errors.headers(e), errors.body(e)) end
+  if res and res.is_sse then x:write(sse.event(nil, errors.body(e))) end
+  x:abort()
+end
+
+local function with_trace(e)
+  if errors.is_abort(e) then return e end
+  return { message = tostring(e), trace = core.traceback(tostring(e)) }
+end
+
+local function script_failed(x) return "the app's script failed; the log of request " .. x:id() .. " says where" end
+
+--- Serve one request. Called by the host, in a task of its own. Yields.
+function M.dispatch(app, x)
+  local call = {}
+  local ok, e = xpcall(serve, with_trace, app, x, call)
+  if ok then return end
+  if not errors.is_abort(e) then
+    core.log("error", "script.error", ("request=%s %s"):format(x:id(), e.trace))
+    e = errors.internal("script_error", core.is_dev and e.trace or script_failed(x))
+  end
+  answer(x, call.res, e)
+end
+
+--- Answer for a task that died: kind is "script_error", "script_timeout" or "script_memory". Does not wait.
+function M.fail(_, x, kind, message, trace)
+  core.log("error", "script.failed", ("request=%s kind=%s %s"):format(x:id(), kind, trace or message))
+  if x:is_begun() then return x:abort() end
+  local e = errors.internal(kind, core.is_dev and message or script_failed(x))
+  x:reply(e.status, errors.headers(e), errors.body(e))
+end
+
+--- The routes of an app, for the log of a load; raises when the app file returned no app.
+---@return string[]
+function M.describe(app)
+  if getmetatable(app) ~= App then
+    error(("the app file returned %s; it must return an app (local app = qh.app() ... return app)"):format(
+      app == nil and "nothing" or "a " .. type(app)), 0)
+  end
+  return app.list
+end
+
+return M
