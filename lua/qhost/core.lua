@@ -1,0 +1,21 @@
+--- core.lua: the C bindings as the library uses them. Library modules require this; scripts see qh.
+local _, c = ...
+
+local json = {
+  decode = c.json.decode, array = c.json.array, object = c.json.object, null = c.json.null,
+}
+
+--- The JSON text of a value; raises when it has none. opts.sort: keys in order.
+function json.encode(value, opts)
+  local text, message = c.json.encode(value, opts and opts.sort and { sorted = true } or nil)
+  if not text then error(message, 2) end
+  return text
+end
+
+return {
+  json = json,
+  log = function(level, event, text) c.log[level](event, { text = text }) end,
+  env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
+  random = c.system.random, traceback = c.system.traceback, is_dev = c.system.is_dev,
+  model = c.model and c.model.open, models = c.model and c.model.list,
+}
