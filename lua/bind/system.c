@@ -1,6 +1,7 @@
-/* system.c - the environment, clocks and sleep: qh.env, qh.time, qh.sleep */
+/* system.c - the environment, clocks, sleep, randomness: qh.env, qh.time, qh.sleep */
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "lua/bind/bind.h"
 #include "lua/vm/module.h"
 #include "lua/vm/task.h"
@@ -28,6 +29,20 @@ static int wall(lua_State *L)
 static int mono(lua_State *L)
 {
     lua_pushnumber(L, (lua_Number)qh_now_us() / 1e6);
+    return 1;
+}
+
+/* random() -> integer: 64 bits from the system */
+static int random_bits(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)qh_rng_entropy());
+    return 1;
+}
+
+/* traceback(message) -> message and the calls that led here */
+static int traceback(lua_State *L)
+{
+    luaL_traceback(L, L, luaL_optstring(L, 1, NULL), 1);
     return 1;
 }
 
@@ -82,7 +97,7 @@ static int sleep_for(lua_State *L)
 void qh_bind_system(lua_State *L)
 {
     static const luaL_Reg FUNCTIONS[] = {
-        {"env", env}, {"wall", wall}, {"mono", mono}, {"sleep", sleep_for}, {NULL, NULL}};
+        {"env", env}, {"wall", wall}, {"mono", mono}, {"random", random_bits}, {"traceback", traceback}, {"sleep", sleep_for}, {NULL, NULL}};
     luaL_newlib(L, FUNCTIONS);
     qh_module_bind(L, "system");
 }
