@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509.h>
 #include <unistd.h>
 
 struct qh_tls_context {
@@ -19,12 +20,21 @@ struct qh_tls {
 static qh_status tls_fail(qh_err *err, const char *what, const char *path)
 {
     char reason[256];
-    unsigned long code = ERR_peek_last_error();
-    ERR_error_string_n(code, reason, sizeof reason);
+    ERR_error_string_n(ERR_peek_last_error(), reason, sizeof reason);
     ERR_clear_error();
     bool is_missing = access(path, R_OK) != 0;
     return qh_fail(err, is_missing ? QH_ENOTFOUND : QH_EFORMAT, "%s: cannot use this %s: %s", path, what,
                    is_missing ? "not readable" : reason);
+}
+
+static qh_status load_key(SSL_CTX *ctx, const char *cert_path, const char *key_path, qh_err *err)
+{
+    bool is_read = SSL_CTX_use_PrivateKey_file(ctx, key_path, SSL_FILETYPE_PEM) == 1;
+    unsigned long code = ERR_peek_last_error();
+    bool is_mismatch = ERR_GET_LIB(code) == ERR_LIB_X509 && ERR_GET_REASON(code) == X509_R_KEY_VALUES_MISMATCH;
+    if (is_mismatch || (is_read && SSL_CTX_check_private_key(ctx) != 1))
+        return qh_fail(err, QH_EFORMAT, "%s: not the private key of %s", key_path, cert_path);
+    return is_read ? QH_OK : tls_fail(err, "private key", key_path);
 }
 
 /* HTTP/1.1 is all that is spoken: say so, or a client that offers h2 as well would be left to guess. */
@@ -57,10 +67,7 @@ qh_status qh_tls_context_new(qh_tls_context **out, const char *cert_path, const 
     SSL_CTX_set_session_id_context(t->ctx, (const unsigned char *)"qhost", 5);
     SSL_CTX_set_alpn_select_cb(t->ctx, select_protocol, NULL);
     if (SSL_CTX_use_certificate_chain_file(t->ctx, cert_path) != 1) st = tls_fail(err, "certificate", cert_path);
-    else if (SSL_CTX_use_PrivateKey_file(t->ctx, key_path, SSL_FILETYPE_PEM) != 1)
-        st = tls_fail(err, "private key", key_path);
-    else if (SSL_CTX_check_private_key(t->ctx) != 1)
-        st = qh_fail(err, QH_EFORMAT, "%s: not the private key of %s", key_path, cert_path);
+    else st = load_key(t->ctx, cert_path, key_path, err);
     if (st) goto fail;
     *out = t;
     return QH_OK;

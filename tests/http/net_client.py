@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 
-BUILD = os.environ.get("QH_BUILD", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
+BUILD = os.environ.get("QHOST_BUILD", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
 
 
 class Server:

@@ -2,6 +2,8 @@
 #pragma once
 #include "base/mem.h"
 #include "net/http1.h"
+#include <string.h>
+#include <strings.h>
 
 typedef struct {
     int n_requests;             /* complete ones */
