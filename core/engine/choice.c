@@ -45,11 +45,12 @@ qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_en
     j->seed = gen->sampling.has_seed ? gen->sampling.seed : qh_rng_entropy();
     j->n_prompt = gen->prompt.len;
     j->submitted_us = now_us;
+    j->admitted_us = -1;
     j->n_choices = gen->n_choices;
     j->choices = qh_alloc0(sizeof *j->choices * (size_t)j->n_choices);
     for (int i = 0; i < j->n_choices; i++) {
         qh_choice *c = &j->choices[i];
-        *c = (qh_choice){.job = j, .index = i, .stop_match = -1, .paused_us = -1};
+        *c = (qh_choice){.job = j, .index = i, .stop_match = -1, .paused_us = -1, .first_token_us = -1};
         qh_detok_init(&c->detok, env->vocab, false);
     }
     list_banned(j, env);
@@ -186,7 +187,7 @@ void qh_choice_draw(qh_choice *c, qh_gen_env *env, const float *logits, int64_t 
         .history = {c->seq->tokens.ids, c->seq->tokens.len, j->n_prompt},
         .banned = j->banned, .n_banned = c->n_completion < j->gen->min_tokens ? j->n_banned : 0,
     };
-    if (!c->first_token_us) c->first_token_us = now_us;
+    if (c->first_token_us < 0) c->first_token_us = now_us;
     qh_status st = qh_sampler_draw(env->sampler, &draw, &id, &err);
     if (!st) st = add_info(c, env, &c->infos, id, logits, j->gen->logprobs, &err);
     if (st) qh_choice_finish(c, env, QH_FINISH_ERROR, st, err.msg, now_us);
@@ -195,12 +196,13 @@ void qh_choice_draw(qh_choice *c, qh_gen_env *env, const float *logits, int64_t 
 
 /* End and events ---------------------------------------------------------------------------------*/
 
+/* The end of a cut character may still complete a stop string, which then is what ended the text. */
 static void release_text(qh_choice *c, qh_gen_env *env)
 {
     qh_str_clear(&env->piece);
     qh_detok_finish(&c->detok, &env->piece);
-    if (add_text(c, &env->piece)) return;
-    qh_stopper_finish(&c->stopper, &c->text);
+    if (!add_text(c, &env->piece)) qh_stopper_finish(&c->stopper, &c->text);
+    else if (c->finish == QH_FINISH_LENGTH) c->finish = QH_FINISH_STOP;
 }
 
 void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status st, const char *message, int64_t now_us)
@@ -232,12 +234,12 @@ static void move_infos(qh_info_list *l, qh_event *out)
 static qh_usage usage_of(const qh_choice *c)
 {
     const qh_job *j = c->job;
-    int64_t admitted = j->admitted_us ? j->admitted_us : c->finished_us;
-    int64_t first = c->first_token_us ? c->first_token_us : c->finished_us;
+    int64_t admitted = j->admitted_us >= 0 ? j->admitted_us : c->finished_us;
+    int64_t first = c->first_token_us >= 0 ? c->first_token_us : c->finished_us;
     return (qh_usage){
         .n_prompt = j->n_prompt, .n_cached = j->n_cached, .n_completion = c->n_completion,
         .queue_us = admitted - j->submitted_us, .prefill_us = first - admitted, .decode_us = c->finished_us - first,
-        .first_token_us = c->first_token_us ? first - j->submitted_us : 0, .n_preempted = c->n_preempted,
+        .first_token_us = c->first_token_us >= 0 ? first - j->submitted_us : 0, .n_preempted = c->n_preempted,
     };
 }
 

@@ -62,7 +62,7 @@ typedef struct qh_choice {
     qh_status status;
     char *message;
     bool is_told;               /* DONE was told: nothing follows */
-    int64_t first_token_us, finished_us;    /* engine clock; 0: not yet */
+    int64_t first_token_us, finished_us;    /* engine clock; first_token: -1 before */
 } qh_choice;
 
 struct qh_job {
@@ -78,7 +78,7 @@ struct qh_job {
     int n_choices;
     bool has_forked, is_started;    /* started: admitted once, or ended without */
     int n_prompt, n_cached, n_scored;   /* prompt tokens; taken from the cache; rows that gave prompt logprobs */
-    int64_t submitted_us, admitted_us;  /* admitted: 0 before */
+    int64_t submitted_us, admitted_us;  /* admitted: -1 before */
 };
 
 /* Takes gen. Always gives a job; if memory for it was missing, its choices are finished with an error. */

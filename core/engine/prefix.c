@@ -137,12 +137,15 @@ qh_prefix_hit qh_prefix_find(const qh_prefix *c, uint64_t salt, const qh_token *
     return hit;
 }
 
-int qh_prefix_use(qh_prefix *c, uint64_t salt, const qh_token *tokens, int n, qh_kvtable *t)
+int qh_prefix_use(qh_prefix *c, uint64_t salt, const qh_token *tokens, int n, int max_tokens, qh_kvtable *t)
 {
     int n_same = QH_PAGE_TOKENS;
     const node *at = find_salt(c, salt);
-    while (at && n_same == QH_PAGE_TOKENS && (at = next_node(at, tokens, t->n_tokens, n, &n_same)))
-        qh_kvtable_adopt_page(t, at->page, n_same);
+    while (at && n_same == QH_PAGE_TOKENS && t->n_tokens < max_tokens &&
+           (at = next_node(at, tokens, t->n_tokens, n, &n_same))) {
+        int n_left = max_tokens - t->n_tokens;
+        qh_kvtable_adopt_page(t, at->page, n_same < n_left ? n_same : n_left);
+    }
     return t->n_tokens;
 }
 
@@ -201,12 +204,16 @@ static void hold_page(qh_prefix *c, node *n, qh_page page)
     qh_kvpool_set_cached(c->pool, page, true);
 }
 
-static void exchange(qh_prefix *c, qh_page *slot, qh_page cached)
+/* False when forks hold the page as well: they would go on holding this page's successors without
+ * holding the cached page itself, and that the invariant forbids. */
+static bool exchange(qh_prefix *c, qh_page *slot, qh_page cached)
 {
-    if (*slot == cached) return;
+    if (*slot == cached) return true;
+    if (qh_kvpool_refs(c->pool, *slot) > 1) return false;
     qh_kvpool_ref(c->pool, cached);
     qh_kvpool_unref(c->pool, *slot);
     *slot = cached;
+    return true;
 }
 
 /* The node below parent for the page at *slot with tokens[0..n); NULL ends the insertion. */
@@ -216,10 +223,7 @@ static node *insert_page(qh_prefix *c, node *parent, const qh_token *tokens, int
     node *near = best_child(parent, tokens, n, &n_same);
     bool is_known = near && n_same == n;
     if (is_known && n < QH_PAGE_TOKENS) return NULL;
-    if (is_known) {
-        exchange(c, slot, near->page);
-        return near;
-    }
+    if (is_known) return exchange(c, slot, near->page) ? near : NULL;
     qh_assert(!c->node_of[*slot]);
     node *fresh = insert_child(parent, lower_bound(parent, tokens, n), tokens, n);
     if (!fresh) return NULL;

@@ -9,6 +9,7 @@ typedef struct {
     int n_order;
     int n_pages;                /* not yet promised to anyone */
     int n_slots;
+    bool has_preempted;         /* for the one that is admitted */
 } plan;
 
 static const qh_sched_seq *seq_at(const plan *p, int i)
@@ -83,9 +84,19 @@ static bool can_ever_fit(const plan *p, const qh_sched_seq *w, int n_need)
     return n_slots >= w->n_slots && n_pages - n_left / 4 >= n_need;
 }
 
-static bool admit(plan *p, const qh_sched_seq *w)
+static bool admit_into_room(plan *p, const qh_sched_seq *w)
 {
     int n_need = pages_needed(w, w->n_pending) + w->n_idle;
+    if (p->n_slots < w->n_slots || p->n_pages - cushion(p) < n_need) return false;
+    p->n_pages -= n_need;
+    p->n_slots -= w->n_slots;
+    return true;
+}
+
+/* The cached pages it would use may be those of its victims, so all of them are counted. */
+static bool admit_by_preempting(plan *p, const qh_sched_seq *w)
+{
+    int n_need = pages_needed(w, w->n_pending) + w->n_hit;
     if (!can_ever_fit(p, w, n_need)) return false;
     while (p->n_slots < w->n_slots || p->n_pages - cushion(p) < n_need) {
         int v = pick_victim(p, w, has_lower_priority);
@@ -94,11 +105,10 @@ static bool admit(plan *p, const qh_sched_seq *w)
         p->n_pages += q->n_released + pages_needed(q, q->n_pending);
         p->n_slots += q->n_slots;
     }
-    p->n_pages -= n_need;
-    p->n_slots -= w->n_slots;
     return true;
 }
 
+/* Who preempts enters alone: nobody else's count of cached pages has to change with the victims. */
 static void admit_in_order(plan *p)
 {
     p->n_slots = p->s->n_slots;
@@ -108,10 +118,11 @@ static void admit_in_order(plan *p)
         p->n_slots -= q->n_slots;
         p->n_pages -= pages_needed(q, q->n_pending);
     }
-    for (int i = 0; i < p->s->n_waiting; i++) {
-        if (!admit(p, &p->s->waiting[i])) break;
-        p->wait[i].action = QH_SCHED_RUN;
-    }
+    int n = 0;
+    while (n < p->s->n_waiting && admit_into_room(p, &p->s->waiting[n])) p->wait[n++].action = QH_SCHED_RUN;
+    if (n > 0 || p->s->n_waiting == 0 || !admit_by_preempting(p, &p->s->waiting[0])) return;
+    p->wait[0].action = QH_SCHED_RUN;
+    p->has_preempted = true;
 }
 
 /* 2. Rows ----------------------------------------------------------------------------------------*/
@@ -134,13 +145,21 @@ static void sort_order(plan *p, bool (*before)(const qh_sched_seq *, const qh_sc
     }
 }
 
+/* A mark in n_rows while the plan is made: no page for it in this step, so it gets no rows either. */
+enum { NO_PAGE = -1 };
+
 static void list_candidates(plan *p)
 {
     p->n_order = 0;
-    for (int i = 0; i < p->s->n_running; i++)
-        if (p->s->running[i].is_ready && p->run[i].action != QH_SCHED_PREEMPT) p->order[p->n_order++] = i;
-    for (int i = 0; i < p->s->n_waiting && p->wait[i].action == QH_SCHED_RUN; i++)
+    for (int i = 0; i < p->s->n_running; i++) {
+        if (!p->s->running[i].is_ready || p->run[i].action == QH_SCHED_PREEMPT || p->run[i].n_rows == NO_PAGE) continue;
+        p->run[i] = (qh_sched_verdict){QH_SCHED_SIT, 0};
+        p->order[p->n_order++] = i;
+    }
+    for (int i = 0; i < p->s->n_waiting && p->wait[i].action == QH_SCHED_RUN; i++) {
+        p->wait[i].n_rows = 0;
         p->order[p->n_order++] = p->s->n_running + i;
+    }
 }
 
 static void hand_out_rows(plan *p)
@@ -177,13 +196,20 @@ static int rows_that_fit(const qh_sched_seq *q, int n_copies, int n_pages)
     return n > INT_MAX ? INT_MAX : (int)n;
 }
 
-static void hand_out_pages(plan *p)
+static void count_pages(plan *p)
 {
     p->n_pages = p->s->n_pages;
     for (int i = 0; i < p->s->n_running; i++)
         if (p->run[i].action == QH_SCHED_PREEMPT) p->n_pages += p->s->running[i].n_released;
     for (int i = 0; i < p->s->n_waiting; i++)
-        if (p->wait[i].action == QH_SCHED_RUN) p->n_pages -= p->s->waiting[i].n_idle;
+        if (p->wait[i].action == QH_SCHED_RUN) p->n_pages -= p->has_preempted ? p->s->waiting[i].n_hit : p->s->waiting[i].n_idle;
+}
+
+/* True when a sequence that had rows lost them all: others may have use for them. */
+static bool hand_out_pages(plan *p)
+{
+    bool has_lost = false;
+    count_pages(p);
     sort_order(p, is_senior);
     for (int i = 0; i < p->n_order; i++) {
         const qh_sched_seq *q = seq_at(p, p->order[i]);
@@ -192,14 +218,20 @@ static void hand_out_pages(plan *p)
         int n_copies = q->shared_tail != QH_NO_PAGE && !is_left_alone(p, i, q);
         int n_fit = rows_that_fit(q, n_copies, p->n_pages), prey;
         while (n_fit == 0 && (prey = pick_victim(p, q, is_junior)) >= 0) {
+            has_lost |= p->run[prey].n_rows > 0;
             p->run[prey] = (qh_sched_verdict){QH_SCHED_PREEMPT, 0};
             p->n_pages += p->s->running[prey].n_released;
             n_fit = rows_that_fit(q, n_copies, p->n_pages);
         }
         if (v->n_rows > n_fit) v->n_rows = n_fit;
-        if (v->n_rows == 0 && p->order[i] < p->s->n_running) v->action = QH_SCHED_SIT;
-        if (v->n_rows > 0) p->n_pages -= n_copies + new_pages(q, v->n_rows);
+        if (v->n_rows > 0) {
+            p->n_pages -= n_copies + new_pages(q, v->n_rows);
+        } else if (p->order[i] < p->s->n_running) {     /* admitted ones were promised theirs */
+            *v = (qh_sched_verdict){QH_SCHED_SIT, NO_PAGE};
+            has_lost = true;
+        }
     }
+    return has_lost;
 }
 
 void qh_sched_decide(const qh_sched_state *s, qh_sched_verdict *running, qh_sched_verdict *waiting, int *scratch)
@@ -208,7 +240,10 @@ void qh_sched_decide(const qh_sched_state *s, qh_sched_verdict *running, qh_sche
     for (int i = 0; i < s->n_running; i++) running[i] = (qh_sched_verdict){QH_SCHED_SIT, 0};
     for (int i = 0; i < s->n_waiting; i++) waiting[i] = (qh_sched_verdict){QH_SCHED_SIT, 0};
     admit_in_order(&p);
-    list_candidates(&p);
-    hand_out_rows(&p);
-    hand_out_pages(&p);
+    do {                        /* each round takes one more sequence out, so it ends */
+        list_candidates(&p);
+        hand_out_rows(&p);
+    } while (hand_out_pages(&p));
+    for (int i = 0; i < s->n_running; i++)
+        if (running[i].n_rows == NO_PAGE) running[i].n_rows = 0;
 }

@@ -5,8 +5,8 @@
  *
  * The rules, in order:
  *  1. Admission, in queue order and never past one that does not fit: a sequence enters when there is a
- *     slot and when the pages it needs for all its tokens are left over by those that run. For that it
- *     may preempt stalled sequences and ones of lower priority.
+ *     slot and when the pages it needs for all its tokens are left over by those that run. The first may
+ *     preempt stalled sequences and ones of lower priority, and then enters alone.
  *  2. Rows: decode first, then the oldest prefill, higher priority before lower; but who has been ready
  *     and passed over for QH_SCHED_STARVED steps comes before everyone.
  *  3. Pages, from the most senior sequence (priority, then age) down: one that lacks a page takes fewer
@@ -34,7 +34,7 @@ typedef struct {
     bool is_ready;              /* may run: not paused */
     bool is_stalled;            /* paused for long: the first to go */
     /* waiting only */
-    int n_idle;                 /* cached pages it would use that are idle now */
+    int n_hit, n_idle;          /* cached pages it would use, and how many of them are idle now */
 } qh_sched_seq;
 
 typedef struct {

@@ -55,11 +55,11 @@ void qh_seq_want_logits(qh_seq *s)
     if (s->tokens.len > 0 && qh_seq_n_pending(s) == 0) qh_kvtable_truncate(&s->kv, s->tokens.len - 1);
 }
 
-int qh_seq_load(qh_seq *s, qh_prefix *c, int max_cached)
+int qh_seq_load(qh_seq *s, qh_prefix *c, int n, int n_cached)
 {
     qh_assert(s->kv.n_tokens == 0);
     qh_kvtable_truncate(&s->kv, 0);
-    return c ? qh_prefix_use(c, s->salt, s->tokens.ids, max_cached, &s->kv) : 0;
+    return c ? qh_prefix_use(c, s->salt, s->tokens.ids, n, n_cached, &s->kv) : 0;
 }
 
 void qh_seq_unload(qh_seq *s, qh_prefix *c)

@@ -32,9 +32,9 @@ void      qh_seq_want_logits(qh_seq *s);
 
 static inline int qh_seq_n_pending(const qh_seq *s) { return s->tokens.len - s->kv.n_tokens; }
 
-/* Take what the prefix cache has of the first max_cached tokens; for a sequence without pages.
- * Returns how many tokens that were. */
-int       qh_seq_load(qh_seq *s, qh_prefix *c, int max_cached);
+/* Take from the prefix cache, for a sequence without pages: at most n_cached tokens of what it has of the
+ * first n. Returns how many that were. */
+int       qh_seq_load(qh_seq *s, qh_prefix *c, int n, int n_cached);
 /* Leave the computed tokens to the prefix cache (c may be NULL: no cache) and let go of all pages: the
  * whole sequence is pending afterwards. */
 void      qh_seq_unload(qh_seq *s, qh_prefix *c);

@@ -324,6 +324,7 @@ static void view_waiting(qh_core *c)
         v.n_room = hit.n_pages * QH_PAGE_TOKENS - hit.n_tokens;
         v.shared_tail = hit.partial;
         v.n_tail_refs = hit.partial == QH_NO_PAGE ? 0 : qh_kvpool_refs(c->env.pool, hit.partial) + 1;
+        v.n_hit = hit.n_pages;
         v.n_idle = hit.n_idle;
         c->head_cached[c->n_heads] = hit.n_tokens;
         c->wait_view[c->n_heads] = v;
@@ -365,11 +366,11 @@ static void admit(qh_core *c, int head)
     qh_choice *ch = c->heads[head];
     qh_job *j = ch->job;
     dequeue(c, ch);
-    int n_cached = qh_seq_load(ch->seq, c->env.prefix, c->head_cached[head]);
+    int n_cached = qh_seq_load(ch->seq, c->env.prefix, max_cached(ch), c->head_cached[head]);
     ch->state = QH_CHOICE_RUNNING;
     ch->n_passed_over = 0;
     c->running[c->n_running++] = ch;
-    if (j->admitted_us) return;
+    if (j->admitted_us >= 0) return;
     j->admitted_us = now_us(c);
     j->n_cached = n_cached;
     mark_started(c, j);

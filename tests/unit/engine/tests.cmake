@@ -1,6 +1,7 @@
-add_library(qh_test_fake STATIC unit/engine/fake_backend.c)
+add_library(qh_test_fake STATIC unit/engine/fake_backend.c unit/engine/slow_model.c)
 target_include_directories(qh_test_fake PUBLIC unit/engine)
-target_link_libraries(qh_test_fake PUBLIC qh_backend_iface)
+target_link_libraries(qh_test_fake PUBLIC qh_engine)
 
-qh_unit_test(engine/engine_test.c qh_engine qh_test_fake)
+qh_unit_test(engine/engine_test.c qh_test_fake)
+qh_unit_test(engine/sim_test.c qh_test_fake)
 qh_unit_test(engine/scripted_test.c qh_engine qh_scripted)
