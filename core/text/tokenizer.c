@@ -117,9 +117,9 @@ static qh_status put_space_in_front(job *j, const char *raw, size_t len)
 /* Raw text always stands at the very front or behind a special token. */
 static qh_status encode_raw(job *j, size_t to)
 {
-    const char *raw = j->text + j->raw_from;
     size_t len = to - j->raw_from;
     if (!len) return QH_OK;
+    const char *raw = j->text + j->raw_from;
     if (j->t->bpe) return qh_bpe_encode(j->t->bpe, raw, len, &j->merger, j->out, j->err);
     if (!qh_vocab_adds_space(j->t->vocab))
         return qh_spm_encode(j->t->spm, raw, len, &j->merger, j->out, j->err);

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compare our tokenizer with independent ones, built from the vocabulary of the same GGUF file.
 
-    compare_tokenizers.py TEXT_TOOL DATA_FOLDER GGUF...
+    compare_tokenizers.py TEXT_TOOL DATA_FOLDER GGUF[@PRETOKENIZER]...
 
 Byte-level BPE is compared with Hugging Face tokenizers (its own splitters and merges), SentencePiece
 with the sentencepiece library (a model written from the file's pieces and scores). Texts: wikitext,
 prompts, random Unicode, random mixtures of white space, digits and punctuation. Special tokens are not
-parsed. Exit status: 0 equal, 1 different, 77 a needed package or file is absent.
+parsed. With @PRETOKENIZER that one is used in place of the file's. Exit status: 0 equal, 1 different, 77 a needed package or file is absent.
 """
 import json
 import os
@@ -58,15 +58,22 @@ PRE_TOKENIZERS = {
         pre_tokenizers.Digits(individual_digits=False),
         split("[0-9][0-9][0-9]"),
     ],
+    "default": [
+        split(r"[\p{P}\$\+<=>\^~\|]+"),
+        split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
+        split(r"\p{N}+"),
+        split("[0-9][0-9][0-9]"),
+        bytes_level(False),
+    ],
     "llama-bpe": [split(llama3(r"\p{N}{1,3}")), bytes_level(False)],
 }
 
 
 class Vocab:
-    def __init__(self, path):
+    def __init__(self, path, pre):
         fields = GGUFReader(path).fields
         get = lambda key, default=None: fields["tokenizer.ggml." + key].contents() if "tokenizer.ggml." + key in fields else default
-        self.model, self.pre = get("model"), get("pre", "default")
+        self.model, self.pre = get("model"), pre or get("pre", "default")
         self.tokens, self.merges, self.scores = get("tokens"), get("merges", []), get("scores")
         self.types = get("token_type") or [NORMAL] * len(self.tokens)
         self.unk = get("unknown_token_id")
@@ -139,25 +146,26 @@ def all_texts(data, n_random):
     yield from random_texts(random.Random(1), n_random)
 
 
-def our_ids(tool, path, texts):
+def our_ids(tool, path, pre, texts):
     blob = b"".join(b"%d\n%s" % (len(b), b) for b in (t.encode() for t in texts))
-    out = subprocess.run([tool, "ids", path], input=blob, stdout=subprocess.PIPE, check=True).stdout
+    out = subprocess.run([tool, "ids", path] + [pre] * bool(pre), input=blob, stdout=subprocess.PIPE, check=True).stdout
     rows = out.decode().split("\n")[:-1]
     assert len(rows) == len(texts), (len(rows), len(texts))
     return [[int(x) for x in row.split()] for row in rows]
 
 
-def compare(tool, data, path):
-    v = Vocab(path)
+def compare(tool, data, arg):
+    path, _, pre = arg.partition("@")
+    v = Vocab(path, pre)
     encode, has = spm_oracle(v) if v.model == "llama" else bpe_oracle(v)
-    name = os.path.basename(path)
+    name = os.path.basename(arg)
     if not encode:
         print(f"{name}: no oracle for pre-tokenizer {v.pre}")
         return True
     found_anywhere = [t for t, k in zip(v.tokens, v.types) if k == USER_DEFINED]
-    texts = [t for t in all_texts(data, 20000) if has.issuperset(t.encode()) and "\u2581" not in t and not any(s in t for s in found_anywhere)]
+    texts = [t for t in all_texts(data, 10000) if has.issuperset(t.encode()) and "\u2581" not in t and not any(s in t for s in found_anywhere)]
     n_bad = 0
-    for text, ours in zip(texts, our_ids(tool, path, texts)):
+    for text, ours in zip(texts, our_ids(tool, path, pre, texts)):
         theirs = list(encode(text))
         if ours != theirs:
             n_bad += 1
@@ -170,7 +178,7 @@ def compare(tool, data, path):
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    tool, data, paths = sys.argv[1], sys.argv[2], [p for p in sys.argv[3:] if os.path.exists(p)]
+    tool, data, paths = sys.argv[1], sys.argv[2], [p for p in sys.argv[3:] if os.path.exists(p.partition("@")[0])]
     if not paths or not os.path.exists(f"{data}/text/wikitext2_valid.txt"):
         print("skipped: test data or vocabularies are absent")
         sys.exit(SKIP)

@@ -19,7 +19,7 @@ static qh_tokenizer *open_tokenizer(const char *name)
     char path[4096];
     if (!qh_test_data()) return NULL;
     snprintf(path, sizeof path, "%s/tokenizers/ggml-vocab-%s.gguf", qh_test_data(), name);
-    qh_vocab *v = test_vocab_open(path);
+    qh_vocab *v = test_vocab_open(path, NULL);
     qh_tokenizer *t = NULL;
     if (v) CHECK_OK(qh_tokenizer_new(&t, v, NULL));
     return t;

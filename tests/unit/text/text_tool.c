@@ -1,9 +1,9 @@
 /* text_tool.c - tests only: a GGUF file's tokenizer on the command line, for comparison with other
  * programs and for measuring.
  *
- *   text_tool ids GGUF [--special]   stdin: texts, each a decimal length, a newline, the bytes;
- *                                    stdout: a line of ids for each
- *   text_tool bench GGUF FILE        MB/s of encoding FILE on one core, best of some rounds */
+ *   text_tool ids GGUF [PRETOKENIZER]   stdin: texts, each a decimal length, a newline, the bytes;
+ *                                       stdout: a line of ids for each, no special tokens parsed
+ *   text_tool bench GGUF FILE           MB/s of encoding FILE on one core, best of some rounds */
 #include "base/clock.h"
 #include "base/mapfile.h"
 #include "base/mem.h"
@@ -20,7 +20,7 @@ static int fail_with(const char *what, const qh_err *err)
     return 1;
 }
 
-static int print_ids(const qh_tokenizer *t, int flags)
+static int print_ids(const qh_tokenizer *t)
 {
     qh_tokens ids = {0};
     qh_err err = {0};
@@ -29,7 +29,7 @@ static int print_ids(const qh_tokenizer *t, int flags)
         char *text = qh_alloc0(len + 1);
         if (fread(text, 1, len, stdin) != len) return fail_with("stdin ends early", &err);
         ids.len = 0;
-        if (qh_tokenizer_encode(t, text, len, flags, &ids, &err)) return fail_with("encode", &err);
+        if (qh_tokenizer_encode(t, text, len, 0, &ids, &err)) return fail_with("encode", &err);
         for (int i = 0; i < ids.len; i++) printf("%s%d", i ? " " : "", (int)ids.ids[i]);
         printf("\n");
         qh_free(text);
@@ -73,17 +73,16 @@ static int bench(const qh_tokenizer *t, const char *path)
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: text_tool ids GGUF [--special] | text_tool bench GGUF FILE\n");
+        fprintf(stderr, "usage: text_tool ids GGUF [PRETOKENIZER] | text_tool bench GGUF FILE\n");
         return 2;
     }
     qh_err err = {0};
     qh_tokenizer *t;
-    qh_vocab *v = test_vocab_open(argv[2]);
+    bool is_bench = !strcmp(argv[1], "bench") && argc == 4;
+    qh_vocab *v = test_vocab_open(argv[2], is_bench ? NULL : argv[3]);
     if (!v) return fail_with(argv[2], &err);
     if (qh_tokenizer_new(&t, v, &err)) return fail_with(argv[2], &err);
-    int rc = !strcmp(argv[1], "bench") && argc == 4
-                 ? bench(t, argv[3])
-                 : print_ids(t, argc > 3 ? QH_ENCODE_PARSE_SPECIAL : 0);
+    int rc = is_bench ? bench(t, argv[3]) : print_ids(t);
     qh_tokenizer_free(t);
     qh_vocab_free(v);
     return rc;

@@ -217,7 +217,8 @@ static void check_words(const char *pretokenizer, const char *text, const char *
                                          "' s",        "' S",
                                          "\xc4\xa0 !", "! a",
                                          "11 1",       "! !",
-                                         "a a",        "\xc4\xa0 \xc4\x8a"};
+                                         "a a",        "\xc4\xa0 \xc4\x8a",
+                                         "! \xc3\xa1", "\xc2\xbf a"};
     qh_vocab *v = toy_bpe(pretokenizer, merges, (int)(sizeof merges / sizeof *merges), NULL);
     qh_tokenizer *t = tokenizer_of(v);
     qh_tokens ids = encode(t, text, strlen(text), 0);
@@ -247,6 +248,17 @@ TEST(each_family_cuts_words_its_own_way)
     check_words("llama-bpe", "1111", "111|1");
     check_words("llama-bpe", "a  \n\na", "a|  |\n\n|a");
     check_words("gpt-2", "a  \n\na", "a|  |\n|\n|a");
+    /* U+017F is an "s" where case does not count; U+180E is no white space. */
+    check_words("qwen2",
+                "'\xc5\xbf"
+                "a",
+                "'|\xc5|\xbf|a");
+    check_words("gpt-2",
+                "'\xc5\xbf"
+                "a",
+                "'|\xc5|\xbf"
+                "a");
+    check_words("qwen2", "!\xe1\xa0\x8e", "!\xe1|\xa0|\x8e");
     check_words("falcon", "a!!a", "a|!!|a");
     check_words("deepseek-llm", "a!\na", "a|!|\n|a");
     check_words("default", "a!a 1", "a|!|a| |1");

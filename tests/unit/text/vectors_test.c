@@ -56,7 +56,7 @@ static void check_vectors(const char *name)
     qh_mapfile inp, out;
     if (!qh_test_data()) SKIP("QH_TEST_DATA is not set");
     snprintf(path, sizeof path, "%s/tokenizers/ggml-vocab-%s.gguf", qh_test_data(), name);
-    qh_vocab *v = test_vocab_open(path);
+    qh_vocab *v = test_vocab_open(path, NULL);
     if (!v) SKIP("no tokenizers in QH_TEST_DATA");
     qh_tokenizer *t;
     CHECK_OK(qh_tokenizer_new(&t, v, NULL));

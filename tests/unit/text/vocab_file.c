@@ -141,7 +141,7 @@ static void read_key(reader *r, draft *d)
     }
 }
 
-qh_vocab *test_vocab_open(const char *path)
+qh_vocab *test_vocab_open(const char *path, const char *pretokenizer)
 {
     if (access(path, R_OK)) return NULL;
     qh_err err = {0};
@@ -161,7 +161,7 @@ qh_vocab *test_vocab_open(const char *path)
     for (uint64_t i = 0; i < n_keys; i++) read_key(&r, &d);
 
     d.spec.kind = strcmp(d.model, "llama") ? QH_TOKENIZER_BPE : QH_TOKENIZER_SPM;
-    d.spec.pretokenizer = d.pretokenizer[0] ? d.pretokenizer : NULL;
+    d.spec.pretokenizer = pretokenizer ? pretokenizer : d.pretokenizer[0] ? d.pretokenizer : NULL;
     d.spec.pieces = d.pieces;
     d.spec.merges = d.merges;
     d.spec.scores = d.scores;

@@ -4,5 +4,6 @@
 #pragma once
 #include "text/vocab.h"
 
-/* NULL: the file is not there. Anything wrong in it is printed and exits with status 1. */
-qh_vocab *test_vocab_open(const char *path);
+/* pretokenizer: in place of the file's own, unless NULL. NULL: the file is not there. Anything
+ * wrong in it is printed and exits with status 1. */
+qh_vocab *test_vocab_open(const char *path, const char *pretokenizer);
