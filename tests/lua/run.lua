@@ -6,6 +6,8 @@
 local root = assert(arg[1], "usage: run.lua ROOT FILE...")
 package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. root .. "/tests/lua/?.lua"
 
+io.stdout:setvbuf "line"
+
 local passed, failed, skipped = 0, 0, 0
 local t = { root = root, data = os.getenv "QH_TEST_DATA" or root .. "/../shared/data" }
 

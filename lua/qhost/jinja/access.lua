@@ -10,7 +10,6 @@ local format = require "qhost.jinja.format"
 local fail, work, take = limits.fail, limits.work, limits.take
 local kind = value.kind
 local METHOD, FUNCTION, MACRO, LOOP = value.METHOD, value.FUNCTION, value.MACRO, value.LOOP
-local STR = text_of.STR
 local type, getmetatable = type, getmetatable
 
 local M = {}
@@ -18,8 +17,7 @@ local M = {}
 -- Methods of containers ------------------------------------------------------------------------------
 local function view(name, pick)
   return { name = name, params = {}, required = 0, fn = function(st, d)
-    local order, out = value.keys(d), {}
-    work(st, #order)
+    local order, out = value.keys(st, d), {}
     take(st, 120 * #order)
     for i = 1, #order do out[i] = pick(order[i], d[order[i]]) end
     return value.view(name, out)
@@ -249,18 +247,18 @@ function M.slice(st, obj, first, last, step)
     return text_of.join(st, parts, #parts)
   end
   if not value.IS_SEQUENCE[k] then
-    return value.undefined("%s has no slices", object_name(obj))
+    fail("type", "'%s' object cannot be sliced", value.type_name(obj))
   end
   local from, past, by = bounds(#obj, first, last, step)
   local out = {}
   if by == 1 then
     local n = past > from and past - from or 0
     work(st, n >> 3)
-    take(st, 16 * n + 80)
+    take(st, 32 * n + 80)
     table.move(obj, from + 1, past, 1, out)
   else
     work(st, #obj)
-    take(st, 16 * #obj + 80)
+    take(st, 32 * #obj + 80)
     for i = from, past - (by > 0 and 1 or -1), by do out[#out + 1] = obj[i + 1] end
   end
   return k == "tuple" and value.tuple(out) or value.list(out)
@@ -297,10 +295,22 @@ function M.call_builtin(st, spec, self, args, n, kwargs)
   for i = 1, spec.required do
     if args[i] == nil then fail("type", "%s() misses the argument '%s'", spec.name, params[i]) end
   end
-  if type(self) == "string" or (type(self) == "table" and self[1] == STR) then
-    limits.read(st, text_of.size(self))
-  end
+  if text_of.is(self) then limits.read(st, text_of.size(self)) end
   return spec.fn(st, self, args[1], args[2], args[3], args[4], args[5])
+end
+
+--- A function (st, v) that calls a builtin on each of many values with the same arguments.
+function M.applier(spec, args, n, kwargs)
+  if spec.variadic or kwargs or n > #spec.params or n < spec.required then
+    return function(st, v)
+      return M.call_builtin(st, spec, v, table.move(args, 1, n, 1, {}), n, kwargs)
+    end
+  end
+  local fn, a, b, c, d, e = spec.fn, args[1], args[2], args[3], args[4], args[5]
+  return function(st, v)
+    if text_of.is(v) then limits.read(st, text_of.size(v)) end
+    return fn(st, v, a, b, c, d, e)
+  end
 end
 
 --- Call any value a template can call.
@@ -325,7 +335,7 @@ end
 --- Is the value callable?
 function M.is_callable(v)
   local k = kind(v)
-  return k == "macro" or k == "function" or k == "method" or k == "loop"
+  return k == "macro" or k == "function" or k == "method" or k == "loop" or k == "undefined"
 end
 
 return M

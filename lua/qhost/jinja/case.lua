@@ -55,6 +55,11 @@ function M.lower(s)
   return (gsub(s, "([%a\x80-\xff])\u{3c3}%f[^%w\x80-\xff]", "%1\u{3c2}"))
 end
 
+--- A letter as it begins a word.
+function M.title(c)
+  return c == "\u{df}" and "Ss" or M.upper(c)
+end
+
 --- Is the character (a UTF-8 string) a cased one, and in which case: "upper", "lower" or nil.
 function M.case_of(c)
   if byte(c) < 0x80 then

@@ -94,7 +94,7 @@ function EXPR.list(c, node)
   local items = compile_list(c, node.items)
   local n = #items
   return function(st, r)
-    take(st, 80 + 16 * n)
+    take(st, 80 + 32 * n)
     local out = {}
     for i = 1, n do out[i] = items[i](st, r) end
     return value.list(out)
@@ -105,7 +105,7 @@ function EXPR.tuple(c, node)
   local items = compile_list(c, node.items)
   local n = #items
   return function(st, r)
-    take(st, 80 + 16 * n)
+    take(st, 80 + 32 * n)
     local out = {}
     for i = 1, n do out[i] = items[i](st, r) end
     return value.tuple(out)
@@ -206,7 +206,7 @@ local function arguments(c, list)
   local star_star = list.star_star and compile(c, list.star_star)
   local shape = { __jsontype = "object", __jsonorder = names }
   local function fixed(st, r)
-    take(st, 100)
+    take(st, 120)
     local args = {}
     for i = 1, n do args[i] = positional[i](st, r) end
     if #names == 0 then return args, n, nil end
@@ -220,7 +220,7 @@ local function arguments(c, list)
     if star then
       local more, m = value.elements(st, star(st, r))
       limits.work(st, m)
-      take(st, 16 * m)
+      take(st, 32 * m)
       table.move(more, 1, m, count + 1, args)
       count = count + m
     end
@@ -229,7 +229,7 @@ local function arguments(c, list)
       if kind(more) ~= "dict" then fail("type", "argument after ** must be a mapping, not %s", value.type_name(more)) end
       local all = value.dict()
       for i = 1, #names do value.dict_set(all, names[i], kwargs[names[i]]) end
-      for _, name in ipairs(value.keys(more)) do
+      for _, name in ipairs(value.keys(st, more)) do
         limits.work(st, 1)
         take(st, 60)
         if type(name) ~= "string" then fail("type", "keywords must be strings") end

@@ -20,7 +20,7 @@ local text, sub, trusted = text_of.text, text_of.sub, text_of.trusted
 local want_int, is_none = strings.want_int, strings.is_none
 
 local M = {}
-local FILTERS = {}
+local FILTERS, TESTS = {}, predicates.TESTS
 M.FILTERS = FILTERS
 
 local function filter(name, params, required, fn)
@@ -140,9 +140,10 @@ local function round_common(n, precision)
   end
   if n ~= n or n == math.huge or n == -math.huge then return n end
   if precision > 99 then return n end
-  if precision >= 0 then return tonumber(("%." .. precision .. "f"):format(n)) + 0.0 end
+  -- "e0" keeps the sign of a zero.
+  if precision >= 0 then return tonumber(("%." .. precision .. "f"):format(n) .. "e0") end
   local unit = 10.0 ^ -precision
-  return tonumber(("%.0f"):format(n / unit)) * unit
+  return tonumber(("%.0f"):format(n / unit) .. "e0") * unit
 end
 
 filter("round", { "precision", "method" }, 0, function(_, v, precision, method)
@@ -208,9 +209,10 @@ filter("trim", { "chars" }, 0, function(st, v, chars) return strings.strip(st, s
 filter("title", {}, 0, function(st, v)
   v = str(st, v)
   take(st, 4 * text_of.size(v))
+  work(st, text_of.size(v))
   local s = text(v):gsub("[^%-%s({%[<]+", function(word)
     local first = word:match "^[\0-\x7f\xc2-\xf4][\x80-\xbf]*" or ""
-    return case.upper(first) .. case.lower(word:sub(#first + 1))
+    return case.title(first) .. case.lower(word:sub(#first + 1))
   end)
   return text_of.retag(v, s)
 end)
@@ -231,12 +233,31 @@ filter("escape", {}, 0, function(st, v)
 end)
 FILTERS.e, FILTERS.forceescape = FILTERS.escape, FILTERS.escape
 
+-- `s` without what stands between an opening and the next closing mark.
+local function without(s, opening, closing)
+  local out, pos = {}, 1
+  while true do
+    local from = s:find(opening, pos, true)
+    local _, to = s:find(closing, from or #s + 1, true)
+    if not to then break end
+    out[#out + 1] = s:sub(pos, from - 1)
+    pos = to + 1
+  end
+  out[#out + 1] = s:sub(pos)
+  return table.concat(out)
+end
+
+local ENTITIES = {
+  ["&lt;"] = "<", ["&gt;"] = ">", ["&#39;"] = "'", ["&#34;"] = '"', ["&quot;"] = '"', ["&amp;"] = "&",
+}
 filter("striptags", {}, 0, function(st, v)
   v = str(st, v)
-  take(st, 2 * text_of.size(v))
-  local s = text(v):gsub("<!%-%-.-%-%->", ""):gsub("<[^>]*>", "")
-  s = s:gsub("&lt;", "<"):gsub("&gt;", ">"):gsub("&#39;", "'"):gsub("&#34;", '"'):gsub("&quot;", '"'):gsub("&amp;", "&")
-  return (s:match("^%s*(.*)$"):gsub("%s+", " "):gsub(" $", ""))
+  local s = text(v)
+  take(st, 8 * #s)
+  work(st, #s)
+  s = without(without(s, "<!--", "-->"), "<", ">")
+  local words = strings.split(st, s)
+  return text_of.retag(v, (strings.join(st, " ", words, #words):gsub("&[#%w]+;", ENTITIES)))
 end)
 
 filter("indent", { "width", "first", "blank" }, 0, function(st, v, width, first, blank)
@@ -263,13 +284,13 @@ filter("indent", { "width", "first", "blank" }, 0, function(st, v, width, first,
 end)
 
 filter("truncate", { "length", "killwords", "end", "leeway" }, 0, function(st, v, length, killwords, tail, leeway)
-  strings.want_str(v, "the value to truncate")
   length, leeway = want_int(length, "length", 255), is_none(leeway) and 5 or want_int(leeway, "leeway")
   tail = tail == nil and trusted "..." or strings.want_str(tail, "end")
   local n = text_of.length(tail)
   if length < n then fail("value", "expected length >= %d, got %d", n, length) end
   if leeway < 0 then fail("value", "expected leeway >= 0, got %d", leeway) end
-  if text_of.length(v) <= length + leeway then return v end
+  if (value.length(v) or math.maxinteger) <= length + leeway then return v end
+  strings.want_str(v, "the value to truncate")
   local kept = text_of.char_sub(v, 1, length - n)
   if not flag(killwords) then
     local cut = text(kept):match "^.*() "
@@ -307,7 +328,7 @@ filter("urlencode", {}, 0, function(st, v)
     take(st, 3 * #pair)
   end
   if k == "dict" then
-    for _, name in ipairs(value.keys(v)) do add(name, v[name]) end
+    for _, name in ipairs(value.keys(st, v)) do add(name, v[name]) end
   else
     local list, n = elements(st, v)
     for i = 1, n do
@@ -340,7 +361,7 @@ FILTERS.count = FILTERS.length
 -- A list of its own: n elements of `list`.
 local function copied(st, list, n)
   work(st, n >> 3)
-  take(st, 16 * n + 80)
+  take(st, 32 * n + 80)
   return table.move(list, 1, n, 1, {})
 end
 
@@ -377,7 +398,7 @@ end)
 filter("reverse", {}, 0, function(st, v)
   local list, n = elements(st, v)
   work(st, n)
-  take(st, 16 * n)
+  take(st, 32 * n)
   local out = {}
   for i = 1, n do out[i] = list[n + 1 - i] end
   if text_of.is(v) then return text_of.join(st, out, n) end
@@ -457,7 +478,7 @@ filter("sum", { "attribute", "start" }, 0, function(st, v, attribute, start)
   local get = not is_none(attribute) and sorting.getter(attribute)
   local total = start == nil and 0 or start
   if text_of.is(total) then fail("type", "sum() can't sum strings") end
-  work(st, n)
+  work(st, 3 * n)
   for i = 1, n do
     local item = list[i]
     if get then item = get(st, item) end
@@ -525,24 +546,14 @@ filter("slice", { "slices", "fill_with" }, 1, function(st, v, slices, fill)
   return value.generator(out)
 end)
 
--- Filters that apply others --------------------------------------------------------------------------
---- Apply a filter by name.
-function M.apply(st, name, v, args, n, kwargs)
-  local spec = FILTERS[name]
-  if not spec then fail("syntax", "No filter named '%s'.", name) end
-  return access.call_builtin(st, spec, v, args, n, kwargs)
-end
-
+-- Filters that apply others or tests -----------------------------------------------------------------------
 local function rest_of(args, from)
   local out = { n = math.max(args.n - from + 1, 0) }
   return table.move(args, from, args.n, 1, out)
 end
 
-local function copy_of(args)
-  return table.move(args, 1, args.n, 1, {})
-end
-
 variadic("map", function(st, v, args, kwargs)
+  if not truth(v) then return value.generator {} end
   local fn
   if args.n == 0 and kwargs and kwargs.attribute ~= nil then
     for name in next, kwargs do
@@ -554,11 +565,12 @@ variadic("map", function(st, v, args, kwargs)
   else
     if args.n == 0 then fail("type", "map requires a filter argument") end
     local name, rest = text(strings.want_str(args[1], "filter name")), rest_of(args, 2)
-    fn = function(_, item) return M.apply(st, name, item, copy_of(rest), rest.n, kwargs) end
+    if not FILTERS[name] then fail("syntax", "No filter named '%s'.", name) end
+    fn = access.applier(FILTERS[name], rest, rest.n, kwargs)
   end
   local list, n = elements(st, v)
-  work(st, 4 * n)
-  take(st, 16 * n + 80)
+  work(st, 12 * n)
+  take(st, 40 * n + 80)
   local out = {}
   for i = 1, n do out[i] = fn(st, list[i]) end
   return value.generator(out)
@@ -572,21 +584,21 @@ local function selector(name, wanted, by_attribute)
       if args.n == 0 then fail("type", "Missing parameter for attribute name") end
       get, at = sorting.getter(args[1]), 2
     end
-    local test, rest
+    local test
     if args.n >= at then
-      test, rest = text(strings.want_str(args[at], "test name")), rest_of(args, at + 1)
+      local test_name, rest = text(strings.want_str(args[at], "test name")), rest_of(args, at + 1)
+      if not TESTS[test_name] then fail("syntax", "No test named '%s'.", test_name) end
+      test = access.applier(TESTS[test_name], rest, rest.n, kwargs)
     end
     local list, n = elements(st, v)
-    work(st, 4 * n)
-    take(st, 16 * n + 80)
+    work(st, 12 * n)
+    take(st, 40 * n + 80)
     local out = {}
     for i = 1, n do
       local item = list[i]
       if get then item = get(st, item) end
-      local passed
-      if test then passed = truth(predicates.apply(st, test, item, copy_of(rest), rest.n, kwargs))
-      else passed = truth(item) end
-      if passed == wanted then out[#out + 1] = list[i] end
+      if test then item = test(st, item) end
+      if truth(item) == wanted then out[#out + 1] = list[i] end
     end
     return value.generator(out)
   end)

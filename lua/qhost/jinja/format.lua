@@ -90,7 +90,8 @@ local PREFIXES = { o = "0o", x = "0x", X = "0X", b = "0b" }
 -- Percent --------------------------------------------------------------------------------------------
 local function percent_number(st, spec, v)
   local style, flags = spec.style, spec.flags
-  local negative, digits, prefix = false, nil, ""
+  local negative, digits
+  local prefix = ""
   if style == "d" or style == "i" or style == "u" then
     local n = as_integer(v, "%d")
     negative, digits = n < 0, digits_in_base(n, 10)
@@ -137,10 +138,12 @@ local function percent_text(st, spec, v)
   return pad_text(st, s, spec.width, trusted " ", spec.flags["-"] and "<" or ">")
 end
 
+-- What Python takes for a mapping here, which need not be used up.
+local HAS_ELEMENTS = { dict = true, list = true, range = true, undefined = true }
+
 --- Python's fmt % args, with a tuple, a dict or one value.
 function M.percent(st, fmt, args)
   local s, args_kind = text(fmt), kind(args)
-  if args_kind == "undefined" then value.fail_undefined(args) end
   local list = args_kind == "tuple" and args or { args }
   local used, parts, pos = 0, {}, 1
   local function next_value()
@@ -152,7 +155,6 @@ function M.percent(st, fmt, args)
     if digits == "*" then return strings.want_int(next_value(), "*") end
     return digits ~= "" and (math.tointeger(tonumber(digits)) or math.maxinteger) or nil
   end
-  local by_name = false
   while true do
     local at = find(s, "%", pos, true)
     if not at then break end
@@ -174,7 +176,7 @@ function M.percent(st, fmt, args)
       local v
       if name then
         if args_kind ~= "dict" then fail("type", "format requires a mapping") end
-        by_name, v = true, args[name]
+        v = args[name]
         if v == nil then fail("value", "the format names '%s', which is not given", name) end
       else
         v = next_value()
@@ -188,7 +190,7 @@ function M.percent(st, fmt, args)
       end
     end
   end
-  if used < #list and not by_name and (args_kind == "tuple" or used == 0) and args_kind ~= "dict" then
+  if used < #list and not HAS_ELEMENTS[args_kind] then
     fail("type", "not all arguments converted during string formatting")
   end
   if pos <= #s then parts[#parts + 1] = sub(fmt, pos, #s) end
@@ -271,7 +273,6 @@ local function format_value(st, v, spec)
     if f.precision then v = text_of.char_sub(v, 1, f.precision) end
     return pad_text(st, v, f.width, f.fill, f.align or "<")
   end
-  if k == "bool" and f.style == "" then return pad_text(st, value.str(st, v), f.width, f.fill, f.align or "<") end
   local n = value.number(v)
   if not n then
     if k == "undefined" then value.fail_undefined(v) end
@@ -296,12 +297,12 @@ local function lookup(st, field, args, kwargs, auto, access)
   end
   while rest ~= "" do
     work(st, 1)
-    local attr, item, after = match(rest, "^%.([^.%[]+)()()")
+    local attr, past = match(rest, "^%.([^.%[]+)()")
     if attr then
       v = access.getattr(st, v, attr)
-      rest = ssub(rest, item)
+      rest = ssub(rest, past)
     else
-      item, after = match(rest, "^%[([^%]]+)%]()")
+      local item, after = match(rest, "^%[([^%]]+)%]()")
       if not item then fail("value", "Invalid field '%s' in a format string", field) end
       v = access.getitem(st, v, math.tointeger(tonumber(item)) or item)
       rest = ssub(rest, after)

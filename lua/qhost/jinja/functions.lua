@@ -37,7 +37,7 @@ define("range", { "start", "stop", "step" }, 1, function(st, _, a, b, step)
     fail("limit", "Range too big. The sandbox blocks ranges larger than %d.", limits.MAX_RANGE)
   end
   work(st, count >> 1)
-  take(st, 16 * count + 120)
+  take(st, 32 * count + 120)
   local out = {}
   for i = 1, count do out[i] = first + (i - 1) * by end
   local name = by == 1 and ("range(%d, %d)"):format(first, last) or ("range(%d, %d, %d)"):format(first, last, by)
@@ -47,8 +47,7 @@ end)
 -- Entries of a mapping or a list of pairs, put into `target` by `put(key, value)`.
 local function each_entry(st, source, put)
   if kind(source) == "dict" then
-    local order = value.keys(source)
-    work(st, #order)
+    local order = value.keys(st, source)
     take(st, 60 * #order)
     for _, k in ipairs(order) do put(k, source[k]) end
     return

@@ -2,8 +2,6 @@
 ---
 --- A token is { type, value, line }. Types: data, var_begin, var_end, block_begin, block_end, name,
 --- string, int, float, eof, and each operator under its own spelling.
-local limits = require "qhost.jinja.limits"
-
 local M = {}
 local find, match, sub, gsub, byte = string.find, string.match, string.sub, string.gsub, string.byte
 
@@ -166,6 +164,7 @@ function Lexer:number(pos)
   if past > int_past then
     self:push("float", tonumber(digits_only) + 0.0)
   else
+    if find(digits_only, "^0+[1-9]") then fail(self.line, "an integer cannot begin with 0") end
     local value = math.tointeger(tonumber(digits_only))
     if not value or #digits_only > 19 then fail(self.line, "the integer %s is too large", digits_only) end
     self:push("int", value)

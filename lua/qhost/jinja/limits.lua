@@ -17,8 +17,8 @@ local error, format = error, string.format
 
 ---@type table<string, integer>
 M.DEFAULT = {
-  steps = 4000000,
-  bytes = 32 * 1024 * 1024,
+  steps = 3000000,
+  bytes = 24 * 1024 * 1024,
   output = 8 * 1024 * 1024,
   depth = 100,
   source = 128 * 1024,
@@ -48,10 +48,10 @@ function M.take(st, n)
   if left < 0 then fail("limit", "the template makes too much data (limit %d bytes)", st.max.bytes) end
 end
 
---- Charge reading n bytes of text.
+--- Charge reading n bytes of text a few times over.
 function M.read(st, n)
   if n > 64 then
-    local left = st.steps - (n >> 6)
+    local left = st.steps - (n >> 4)
     st.steps = left
     if left < 0 then fail("limit", "the template takes too many steps (limit %d)", st.max.steps) end
   end
@@ -60,7 +60,7 @@ end
 --- Charge a search for m bytes in n bytes: a plain search compares n*m bytes at worst.
 function M.search(st, n, m)
   if m > n then return end
-  local cost = (n >> 6) + ((n - m + 1) * m >> 10)
+  local cost = (n >> 5) + ((n - m + 1) * m >> 10)
   if cost > 0 then M.work(st, cost) end
 end
 

@@ -27,7 +27,7 @@ end
 local function joined_lists(st, a, b)
   local n, m = #a, #b
   work(st, (n + m) >> 3)
-  take(st, 16 * (n + m) + 80)
+  take(st, 32 * (n + m) + 80)
   local out = table.move(a, 1, n, 1, {})
   return table.move(b, 1, m, n + 1, out)
 end
@@ -66,11 +66,11 @@ end
 local function repeated_list(st, list, n)
   n = math.max(n, 0)
   local len = #list
-  if len > 0 and n > st.bytes // (16 * len) then
+  if len > 0 and n > st.bytes // (32 * len) then
     fail("limit", "the template makes too much data (limit %d bytes)", st.max.bytes)
   end
   work(st, len * n)
-  take(st, 16 * len * n + 80)
+  take(st, 32 * len * n + 80)
   local out = {}
   if len > 0 then
     for i = 0, n - 1 do table.move(list, 1, len, i * len + 1, out) end
@@ -81,7 +81,7 @@ end
 function M.mul(st, a, b)
   local x, y = number(a), number(b)
   if x and y then return product(x, y) end
-  if x then a, b, x, y = b, a, y, x end
+  if x then a, b, y = b, a, x end
   if mtype(y) == "integer" then
     local k = kind(a)
     if k == "str" then return strings.repeated(st, a, y) end
@@ -112,10 +112,12 @@ end
 function M.mod(st, a, b)
   if text_of.is(a) then return format.percent(st, a, b) end
   local x, y = nonzero("%", a, b)
-  return x % y
+  local rest = x % y
+  if rest == 0 and mtype(rest) == "float" and y < 0 then return -0.0 end    -- the sign of y
+  return rest
 end
 
-function M.pow(st, a, b)
+function M.pow(_, a, b)
   local x, y = number(a), number(b)
   if not (x and y) then bad_operands("**", a, b) end
   if mtype(x) == "integer" and mtype(y) == "integer" and y >= 0 then

@@ -1,13 +1,11 @@
 --- predicates.lua: the tests of a template, `value is name(...)`.
 ---
 --- A test is { fn, params, required } like a filter, and gives a boolean.
-local limits = require "qhost.jinja.limits"
 local text_of = require "qhost.jinja.text"
 local value = require "qhost.jinja.value"
 local strings = require "qhost.jinja.strings"
 local access = require "qhost.jinja.access"
 local operators = require "qhost.jinja.operators"
-local fail = limits.fail
 local kind = value.kind
 
 local M = {}
@@ -36,10 +34,10 @@ test("number", {}, function(_, v) return value.number(v) ~= nil end)
 test("callable", {}, function(_, v) return access.is_callable(v) end)
 test("escaped", {}, function() return false end)
 
-local SEQUENCE = { list = true, tuple = true, range = true, str = true, dict = true }
+local SEQUENCE = { list = true, tuple = true, range = true, str = true, dict = true, undefined = true }
 test("sequence", {}, function(_, v) return SEQUENCE[kind(v)] or false end)
 
-local ITERABLE = { view = true, generator = true, undefined = true, loop = true }
+local ITERABLE = { view = true, generator = true, loop = true }
 test("iterable", {}, function(_, v)
   local k = kind(v)
   return SEQUENCE[k] or ITERABLE[k] or false
@@ -72,12 +70,5 @@ end
 
 test("filter", {}, function(st, v) return M.has_filter(text_of.text(value.str(st, v))) end)
 test("test", {}, function(st, v) return TESTS[text_of.text(value.str(st, v))] ~= nil end)
-
---- Apply a test by name.
-function M.apply(st, name, v, args, n, kwargs)
-  local spec = TESTS[name]
-  if not spec then fail("syntax", "No test named '%s'.", name) end
-  return access.call_builtin(st, spec, v, args, n, kwargs)
-end
 
 return M

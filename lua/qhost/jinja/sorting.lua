@@ -63,9 +63,13 @@ local function path_parts(attribute)
   return parts
 end
 
-local function walk(st, item, parts)
+-- The value at a path; what is undefined on the way becomes `default` when given.
+local function walk(st, item, parts, default)
   work(st, #parts)
-  for i = 1, #parts do item = access.getitem(st, item, parts[i]) end
+  for i = 1, #parts do
+    item = access.getitem(st, item, parts[i])
+    if default ~= nil and kind(item) == "undefined" then item = default end
+  end
   return item
 end
 
@@ -73,9 +77,9 @@ end
 --- element itself. Undefined ones become `default` when given.
 function M.getter(attribute, fold_case, default)
   local parts = not strings.is_none(attribute) and path_parts(attribute) or {}
+  if strings.is_none(default) then default = nil end
   return function(st, item)
-    item = walk(st, item, parts)
-    if default ~= nil and kind(default) ~= "none" and kind(item) == "undefined" then item = default end
+    item = walk(st, item, parts, default)
     if fold_case then item = ignore_case(st, item) end
     return item
   end
@@ -109,6 +113,7 @@ end
 
 --- The Lua key under which a value is known as seen before.
 function M.identity(v)
+  if kind(v) == "undefined" then return value.UNDEF end
   local key = value.to_key(v)
   if key == nil then fail("type", "unhashable type: '%s'", value.type_name(v)) end
   return key

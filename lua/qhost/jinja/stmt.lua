@@ -13,7 +13,7 @@ local expr = require "qhost.jinja.expr"
 local fail, work, take = limits.fail, limits.work, limits.take
 local kind, truth, elements, str = value.kind, value.truth, value.elements, value.str
 local put, write = output.put, output.write
-local MACRO, LOOP, NAMESPACE = value.MACRO, value.LOOP, value.NAMESPACE
+local MACRO, LOOP = value.MACRO, value.LOOP
 local compile_expr, syntax_error = expr.compile, expr.syntax_error
 
 local M = {}
@@ -225,10 +225,12 @@ function STMT.setblock(c, node)
 end
 
 function STMT.filterblock(c, node)
-  local run = filtered_body(c, node)
+  local run, line = filtered_body(c, node), node.line
   return function(st, r)
     local signal, v = run(st, r)
     if signal then return signal end
+    st.line = line
+    if not text_of.is(v) then fail("type", "a filter block must give str, not %s", value.type_name(v)) end
     write(st, v)
   end
 end
@@ -312,7 +314,7 @@ end
 -- Elements that pass the loop's condition. The element is assigned for it as in a pass.
 local function selected(st, r, list, n, assign, test)
   local out, m = {}, 0
-  take(st, 16 * n + 80)
+  take(st, 32 * n + 80)
   for i = 1, n do
     work(st, 8)
     assign(st, r, list[i])
@@ -450,7 +452,7 @@ local function bind_arguments(st, r, def, args, n, kwargs)
   end
   if def.kwargs_slot then
     local named = value.dict()
-    for _, name in ipairs(kwargs and value.keys(kwargs) or {}) do
+    for _, name in ipairs(kwargs and value.keys(st, kwargs) or {}) do
       if not def.is_param[name] and not (def.caller_slot and name == "caller") then
         value.dict_set(named, name, kwargs[name])
       end
@@ -460,6 +462,7 @@ local function bind_arguments(st, r, def, args, n, kwargs)
     fail("type", "macro '%s' was called with a named argument that it does not take, or twice", def.name)
   end
   if def.varargs_slot then
+    take(st, 32 * math.max(n - count, 0))
     r[def.varargs_slot] = value.tuple(table.move(args, count + 1, n, 1, {}))
   elseif n > count then
     fail("type", "macro '%s' takes not more than %d argument(s)", def.name, count)
@@ -534,7 +537,7 @@ function STMT.callblock(c, node)
     local list, n, kwargs = args(st, r)
     local named = value.dict()
     if kwargs then
-      for _, name in ipairs(value.keys(kwargs)) do value.dict_set(named, name, kwargs[name]) end
+      for _, name in ipairs(value.keys(st, kwargs)) do value.dict_set(named, name, kwargs[name]) end
     end
     value.dict_set(named, "caller", { MACRO, def, invoke, r, name = "caller" })
     write(st, access.call(st, f, list, n, named))

@@ -58,12 +58,18 @@ local function list_of(st, items)
 end
 
 -- Cutting --------------------------------------------------------------------------------------------
+local IS_SPACE = {}
+for code = 0, 127 do IS_SPACE[code] = find(string.char(code), case.SPACE) ~= nil end
+
 -- Byte positions of what remains after stripping white space.
-local function space_bounds(s, left, right)
+local function space_bounds(st, s, left, right)
   local blank = case.blank(s)
   local i, j = 1, #s
-  if left then i = match(blank, "^" .. case.SPACE .. "*()") end
-  if right then j = (match(blank, "^.*" .. case.NOT_SPACE .. "()") or 1) - 1 end
+  if left then i = find(blank, case.NOT_SPACE) or #s + 1 end
+  if right then
+    while j >= i and IS_SPACE[byte(blank, j)] do j = j - 1 end
+  end
+  work(st, i + #s - j >> 3)
   return i, j
 end
 
@@ -85,6 +91,7 @@ local function char_bounds(st, s, chars, left, right)
     if not set[ssub(s, from, j)] then break end
     j = from - 1
   end
+  work(st, #s - (j - i + 1))
   return i, j
 end
 
@@ -93,7 +100,7 @@ function M.strip(st, v, chars, left, right)
   local s = text(v)
   local i, j
   if is_none(chars) then
-    i, j = space_bounds(s, left, right)
+    i, j = space_bounds(st, s, left, right)
   else
     i, j = char_bounds(st, s, text(want_str(chars, "strip argument")), left, right)
   end
@@ -131,7 +138,7 @@ local function rsplit_space(v, max)
     local past = match(ssub(blank, 1, last), "^.*" .. case.NOT_SPACE .. "()")
     if not past then break end
     if #out == max then
-      out[#out + 1] = sub(v, match(blank, "^" .. case.SPACE .. "*()"), past - 1)
+      out[#out + 1] = sub(v, 1, past - 1)
       break
     end
     local from = match(ssub(blank, 1, past - 1), "^.*" .. case.SPACE .. "()") or 1
@@ -168,7 +175,7 @@ local function split(st, v, sep, maxsplit, from_right)
   local max = want_int(maxsplit, "maxsplit", -1)
   if is_none(sep) then
     work(st, size(v) >> 2)
-    take(st, size(v) * 20)
+    take(st, size(v) * text_of.part_cost(v) // 2)
     if from_right and max >= 0 then
       work(st, (size(v) >> 6) * math.min(max, size(v)))      -- each cut reads from the front
       return list_of(st, rsplit_space(v, max))
@@ -178,7 +185,7 @@ local function split(st, v, sep, maxsplit, from_right)
   local s, by = text(v), text(want_str(sep, "separator"))
   if by == "" then fail("value", "empty separator") end
   local at = separators(st, s, by, max, from_right)
-  take(st, 100 * #at)
+  take(st, (text_of.part_cost(v) + 32) * #at)
   local out, pos = {}, 1
   for i = 1, #at do
     out[i] = sub(v, pos, at[i] - 1)
@@ -212,7 +219,7 @@ function M.lines(st, v, keep_ends)
   end
   if pos <= #s then out[#out + 1] = sub(v, pos, #s) end
   work(st, #out)
-  take(st, 100 * #out)
+  take(st, (text_of.part_cost(v) + 32) * #out)
   return out
 end
 
@@ -323,7 +330,7 @@ function M.replace(st, v, old, new, count)
   local at = separators(st, s, from, max, false)
   if #at == 0 then return v end
   room(st, math.max(0, #s + #at * (size(to) - #from)))
-  take(st, 64 * #at)
+  take(st, (text_of.part_cost(v) + 32) * #at)
   local parts, n, pos = {}, 0, 1
   for i = 1, #at do
     if at[i] > pos then n = n + 1 parts[n] = sub(v, pos, at[i] - 1) end
@@ -445,7 +452,7 @@ function M.capitalize(st, v)
   if size(v) == 0 then return v end
   local n = text_of.length(v)
   local first, rest = text_of.char_sub(v, 1, 1), text_of.char_sub(v, 2, n)
-  return text_of.concat(st, M.upper(st, first), M.lower(st, rest))
+  return text_of.concat(st, text_of.map(first, case.title), M.lower(st, rest))
 end
 method("capitalize", {}, 0, M.capitalize)
 
@@ -457,7 +464,7 @@ method("title", {}, 0, function(st, v)
   return text_of.retag(v, (text(v):gsub("[\0-\x7f\xc2-\xf4][\x80-\xbf]*", function(c)
     local cased = case.case_of(c)
     local out = c
-    if cased then out = inside and case.lower(c) or case.upper(c) end
+    if cased then out = inside and case.lower(c) or case.title(c) end
     inside = cased ~= nil
     return out
   end)))

@@ -46,6 +46,7 @@ local function flatten(v)
     end
   end
   local function add(s, m)
+    if s == "" then return end
     if m ~= mark then close() mark = m end
     run_len = run_len + 1
     run[run_len] = s
@@ -60,8 +61,11 @@ local function flatten(v)
     else
       local inner, parts = x[3], x[5]
       if parts then
+        work(v[6], 2 * #parts)
         for i = #parts, 1, -1 do top = top + 1 stack[top] = parts[i] end
       elseif inner then
+        work(v[6], #inner)
+        take(v[6], 16 * #inner)
         for i = 1, #inner, 3 do add(inner[i], inner[i + 1]) end
       else
         add(x[2], true)
@@ -142,12 +146,12 @@ local function join(st, parts, n)
     return concat(parts, "", 1, n)
   end
   if own and size < 256 then
-    take(st, size + 128)
+    take(st, size + 200)
     local t = {}
     for i = 1, n do t[i] = parts[i][2] end
     return trusted(concat(t))
   end
-  take(st, 160 + 16 * n)
+  take(st, 260 + 16 * n)
   return { STR, false, nil, size, parts, st }
 end
 M.join = join
@@ -228,6 +232,11 @@ end
 -- Characters ---------------------------------------------------------------------------------------
 -- Text is UTF-8. Where it is not valid, every byte counts as one character.
 
+--- Bytes to charge for a short part cut from a string value.
+function M.part_cost(v)
+  return type(v) == "string" and 48 or 200
+end
+
 --- Number of characters.
 local function length(v)
   local s = text(v)
@@ -273,7 +282,7 @@ end
 function M.chars(st, v)
   local size = M.size(v)
   work(st, size)
-  take(st, 80 * size)
+  take(st, size * M.part_cost(v))
   local out = {}
   if type(v) == "string" then return out, split_chars(out, 0, v, false) end
   local pieces = pieces_of(v)

@@ -53,6 +53,14 @@ local function key_text(k)
   fail("type", "keys must be str, int, float, bool or None, not %s", value.type_name(k))
 end
 
+-- A key with its quotes and colon; the same few names fill every schema, so they are kept.
+local function name_text(w, k)
+  local s = '"' .. w.escape(key_text(k)) .. '"' .. w.colon
+  w.left = w.left - 2 * #s - 64
+  w.names[k] = s
+  return s
+end
+
 -- Writing: `w` holds the pieces (w[1..w.n]), the style, and the meters.
 local write
 
@@ -79,7 +87,7 @@ local function write_list(w, v, level)
 end
 
 local function write_dict(w, v, level)
-  local order = keys(v)
+  local order = keys(w.st, v)
   local n = #order
   if n == 0 then
     w.n = w.n + 1
@@ -92,28 +100,31 @@ local function write_dict(w, v, level)
   end
   local inner = w.indent and "\n" .. rep(w.indent, level) or ""
   local comma = w.comma .. inner
-  local colon = '"' .. w.colon
-  w.n = w.n + 1
-  w[w.n] = "{" .. inner
+  local names = w.names
+  local at = w.n + 1
+  w[at] = "{" .. inner
   for i = 1, n do
     local k = order[i]
-    local at = w.n
-    w[at + 1] = i > 1 and comma .. '"' or '"'
-    w[at + 2] = w.escape(type(k) == "string" and k or key_text(k))
-    w[at + 3] = colon
-    w.n = at + 3
+    if i > 1 then
+      at = at + 1
+      w[at] = comma
+    end
+    at = at + 1
+    w[at] = names[k] or name_text(w, k)
     local item = v[k]
     if type(item) == "string" then             -- most values of schemas and arguments
-      at = at + 3
       w[at + 1], w[at + 2], w[at + 3] = '"', w.escape(item), '"'
-      w.n = at + 3
-      w.left = w.left - #item - 64
+      at = at + 3
+      w.left = w.left - #item - 80
     else
+      w.n = at
       write(w, item, level)
+      at = w.n
     end
   end
-  w.n = w.n + 1
-  w[w.n] = w.indent and "\n" .. rep(w.indent, level - 1) .. "}" or "}"
+  at = at + 1
+  w[at] = w.indent and "\n" .. rep(w.indent, level - 1) .. "}" or "}"
+  w.n = at
 end
 
 function write(w, v, level)
@@ -166,9 +177,15 @@ function M.dump(st, v, style)
     limits.take(st, 2 * text_of.size(v) + 64)
     return text_of.join(st, { '"', text_of.map(v, esc), '"' }, 3)
   end
+  local colon = style.colon or ": "
+  local names = {}
+  if not style.ensure_ascii and colon == ": " then      -- the usual style shares them in a rendering
+    names = st.json_names or names
+    st.json_names = names
+  end
   local w = {
-    n = 0, indent = style.indent, comma = style.comma or (style.indent and "," or ", "),
-    colon = style.colon or ": ", sort_keys = style.sort_keys, escape = esc,
+    st = st, n = 0, names = names, indent = style.indent, comma = style.comma or (style.indent and "," or ", "),
+    colon = colon, sort_keys = style.sort_keys, escape = esc,
     left = st.bytes, max = st.max.bytes,
   }
   write(w, v, 0)

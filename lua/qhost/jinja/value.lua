@@ -117,7 +117,7 @@ local function key_less(a, b)
 end
 
 --- Keys of a dict in order: a list that must not be changed.
-local function keys(t)
+local function keys(st, t)
   local mt = getmetatable(t)
   local order = type(mt) == "table" and mt.__jsonorder
   local n = 0
@@ -127,8 +127,13 @@ local function keys(t)
     for i = 1, #order do
       if t[order[i]] == nil then whole = false break end
     end
-    if whole then return order end
+    if whole then
+      work(st, n)
+      return order
+    end
   end
+  work(st, 16 * n)
+  take(st, 100 * n)
   local out, seen = {}, {}
   for _, k in ipairs(order or {}) do
     if t[k] ~= nil and not seen[k] then
@@ -153,8 +158,8 @@ local function to_key(v)
   if t == "table" then
     local tag = v[1]
     if tag == STR then return text(v) end
-    if tag == NONE or KIND_OF_TAG[tag] then return v end
-    return nil
+    if KIND_OF_TAG[tag] then return v end
+    return M.kind(v) == "tuple" and v or nil          -- known by identity only
   end
   if t == "userdata" then return M.null end
   return v
@@ -192,7 +197,7 @@ local equal
 
 local function equal_lists(st, a, b, depth)
   if #a ~= #b then return false end
-  work(st, #a)
+  work(st, 8 + #a)
   for i = 1, #a do
     if not equal(st, a[i], b[i], depth) then return false end
   end
@@ -203,11 +208,12 @@ local function equal_dicts(st, a, b, depth)
   local n = 0
   for k, v in next, a do
     n = n + 1
+    work(st, 1)
     local other = b[k]
     if other == nil or not equal(st, v, other, depth) then return false end
   end
   for _ in next, b do n = n - 1 end
-  work(st, 1)
+  work(st, 8)
   return n == 0
 end
 
@@ -243,7 +249,7 @@ M.equal = equal
 local less
 
 local function less_lists(st, a, b, depth)
-  work(st, 1)
+  work(st, 8)
   for i = 1, math.min(#a, #b) do
     work(st, 1)
     if not equal(st, a[i], b[i], depth) then return less(st, a[i], b[i], "<", depth) end
@@ -279,8 +285,7 @@ local function elements(st, v)
   local k = kind(v)
   if IS_SEQUENCE[k] or k == "view" then return v, #v end
   if k == "dict" then
-    local list = keys(v)
-    work(st, #list)
+    local list = keys(st, v)
     return list, #list
   end
   if k == "str" then return text_of.chars(st, v) end
@@ -347,7 +352,8 @@ local function float_repr(v)
   if v == math.huge then return "inf" end
   if v == -math.huge then return "-inf" end
   local s
-  for precision = 15, 17 do               -- the shortest that reads back as the same number
+  -- The shortest that reads back as the same number; 15 digits always do but for denormals.
+  for precision = math.abs(v) < 0x1p-1022 and 1 or 15, 17 do
     s = format("%." .. precision .. "g", v)
     if tonumber(s) == v then break end
   end
@@ -421,7 +427,7 @@ end
 
 local function repr_dict(st, v, depth)
   local out = {}
-  for i, k in ipairs(keys(v)) do
+  for i, k in ipairs(keys(st, v)) do
     work(st, 1)
     out[i] = repr(st, k, depth) .. ": " .. repr(st, v[k], depth)
   end
@@ -472,7 +478,7 @@ function M.str(st, v)
   local t = type(v)
   if t == "string" then return v end
   if t == "number" then
-    take(st, 100)
+    take(st, 200)
     return text_of.trusted(mtype(v) == "integer" and format("%d", v) or float_repr(v))
   end
   if t == "table" then
