@@ -149,16 +149,26 @@ static double cpu_s(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
-static void check_time(const char *name, const qh_tokenizer *t, const char *what, const char *text,
-                       size_t len, double max_s)
+static double time_once(const qh_tokenizer *t, const char *text, size_t len, int *n_tokens)
 {
     qh_tokens ids = {0};
     double before = cpu_s();
     CHECK_OK(qh_tokenizer_encode(t, text, len, QH_ENCODE_PARSE_SPECIAL, &ids, NULL));
     double took = cpu_s() - before;
-    print_message("%-12s %-24s %zu bytes %7d tokens %.3f s\n", name, what, len, ids.len, took);
-    if (took > max_s) fail_msg("%s: %s took %.2f s", name, what, took);
+    *n_tokens = ids.len;
     qh_tokens_deinit(&ids);
+    return took;
+}
+
+/* A busy machine can double the time of one run, so a slow one gets a second chance. */
+static void check_time(const char *name, const qh_tokenizer *t, const char *what, const char *text,
+                       size_t len, double max_s)
+{
+    int n_tokens;
+    double took = time_once(t, text, len, &n_tokens);
+    if (took > max_s) took = time_once(t, text, len, &n_tokens);
+    print_message("%-12s %-24s %zu bytes %7d tokens %.3f s\n", name, what, len, n_tokens, took);
+    if (took > max_s) fail_msg("%s: %s took %.2f s", name, what, took);
 }
 
 static void repeat(char *dst, size_t len, const char *unit)
