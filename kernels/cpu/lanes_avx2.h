@@ -82,7 +82,9 @@ static inline vr run_step(vr a, vb w, vb x, bool is_signed)
 {
     const vb pairs = is_signed ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
                                : _mm256_maddubs_epi16(w, x);
-    return _mm256_add_epi16(a, pairs);
+    a = _mm256_add_epi16(a, pairs);
+    __asm__("" : "+x"(a));          /* add now: GCC would keep all the pairs for later, in memory */
+    return a;
 }
 static inline vi run_end(vi dot, vr a)
 {

@@ -5,7 +5,7 @@
  * load_scales); the rest is shared:
  *
  *   stream  few tokens: unpack in registers, use at once. Bound by memory.
- *   tile    many tokens: unpack 512 k of 32 rows into a panel that stays in the L1 cache, then run
+ *   tile    many tokens: unpack 768 k of 32 rows into a panel that stays in the L1 cache, then run
  *           tiles of TILE_V vectors x TILE_T tokens over it. Partial sums wait in y between panels.
  *
  * Both do the same float operations on y[t][r], in this order: for each scale group of k,
@@ -25,11 +25,15 @@ enum {
     NV = QH_GROUP_ROWS / LANES,                 /* vectors across a group */
     VB = LANES * 4,                             /* bytes of a vector */
     PANEL_GROUPS = 2,
-    PANEL_K = 512,
+    PANEL_K = 768,                              /* with its scales and 6 tokens 40 KB; carries 576 in one */
+    PANEL_BLOCKS = PANEL_K / QH_BLOCK_K,
     PANEL_FLOAT_K = 128,
-    STREAM_TOKENS = 4,                          /* up to here weights go straight to the dots */
+    STREAM_MAX = 24,                            /* tokens, up to which weights go straight to the dots */
+    STREAM_TOKENS = 4,                          /* so many at a time */
+    AHEAD_FLOAT_BYTES = 2048,
+    AHEAD_BYTES = 8192,                         /* of the loads when streaming: measured, L3 and DRAM */
     TOKEN_BLOCK_MAX = 240,                      /* tokens that meet one panel; a multiple of all TILE_T */
-    TOKEN_BLOCK_BYTES = 256 << 10,              /* and their records, which stay in the L2 cache */
+    TOKEN_BLOCK_BYTES = 256 << 10,              /* and their blocks, which stay in the L2 cache */
 };
 
 /* ---- unpacking ---- */
@@ -141,53 +145,67 @@ ALWAYS_INLINE void store_rows(float *y, const vf *sum, int64_t n_rows)
     memcpy(y, tmp, (size_t)n_rows * sizeof *y);
 }
 
-ALWAYS_INLINE void stream(const qh_matmul_job *j, int lo, int hi, bool is_table, int zero, int scale_k,
-                          int kind, bool has_min, int n_tokens, int t_begin)
+/* One group of rows, n_tokens tokens from t on. */
+ALWAYS_INLINE void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi, bool is_table, int zero,
+                          int scale_k, int kind, bool has_min, int n_tokens)
 {
     const int bits = is_table ? 8 : lo + hi, groups = QH_BLOCK_K / scale_k;
     const int steps = scale_k / 4, flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
+    const size_t block_bytes = qh_block_quant_bytes(lo, hi);
+    const size_t lines = (qh_chunk_scale_bytes(kind, scale_k, has_min, QH_CHUNK_BLOCKS) / QH_CHUNK_BLOCKS +
+                          block_bytes + QH_LINE_BYTES - 1) / QH_LINE_BYTES;
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
-    const qh_acts_block *x = qh_acts_blocks(j->a, &at, t_begin);
-    const int n_blocks = (int)at.n_blocks;
-    for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS) {
-        const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
-        vf sum[STREAM_TOKENS][NV];
-        UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
-        for (int c = 0; c < n_blocks; c += QH_CHUNK_BLOCKS) {
-            const int n = n_blocks - c < QH_CHUNK_BLOCKS ? n_blocks - c : QH_CHUNK_BLOCKS;
-            const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n);
-            super_scales super[NV];
-            UNROLL for (int v = 0; v < NV; v++) super[v] = load_super(p, v, kind, has_min);
-            for (int b = 0; b < n; b++, q += qh_block_quant_bytes(lo, hi)) {
-                UNROLL for (int v = 0; v < NV; v++) {
-                    vb w[8];
-                    vf scale[2], min[2];
-                    unpack_steps(w, q, v, lo, hi, is_table);
-                    load_scales(scale, min, p, super[v], b, v, scale_k, kind, has_min);
-                    UNROLL for (int t = 0; t < n_tokens; t++) {
-                        const qh_acts_block *xb = x + t * at.n_blocks + c + b;
-                        const vf x_scale = vf_load1(&xb->scale);
-                        UNROLL for (int g = 0; g < groups; g++) {
-                            vi dot = dot_start(x_neg(xb, groups, g), bits, zero);
-                            UNROLL for (int s = 0; s < steps; s += flush) {
-                                vr run = run_begin(dot);
-                                UNROLL for (int f = s; f < s + flush; f++)
-                                    run = run_step(run, w[g * steps + f], vb_load4(xb->x + 4 * (g * steps + f)),
-                                                  bits == 8);
-                                dot = run_end(dot, run);
-                            }
-                            sum[t][v] = add_scaled(sum[t][v], dot, scale[g], x_scale);
-                            if (has_min)
-                                sum[t][v] = vf_fma(min[g], vf_load1(x_sum(xb, groups, g)), sum[t][v]);
+    const qh_acts_block *x = qh_acts_blocks(j->a, &at, t0);
+    const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
+    vf sum[STREAM_TOKENS][NV];
+    UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
+    for (int64_t left = at.n_blocks; left > 0; left -= QH_CHUNK_BLOCKS) {
+        const int n = left < QH_CHUNK_BLOCKS ? (int)left : QH_CHUNK_BLOCKS;
+        const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n), *ahead = p + AHEAD_BYTES;
+        super_scales super[NV];
+        UNROLL for (int v = 0; v < NV; v++) super[v] = load_super(p, v, kind, has_min);
+        for (int b = 0; b < n; b++, q += block_bytes, x++) {
+            UNROLL for (size_t i = 0; i < lines; i++, ahead += QH_LINE_BYTES) __builtin_prefetch(ahead);
+            UNROLL for (int v = 0; v < NV; v++) {
+                vb w[8];
+                vf scale[2], min[2];
+                unpack_steps(w, q, v, lo, hi, is_table);
+                load_scales(scale, min, p, super[v], b, v, scale_k, kind, has_min);
+                UNROLL for (int t = 0; t < n_tokens; t++) {
+                    const qh_acts_block *xb = x + t * at.n_blocks;
+                    const vf x_scale = vf_load1(&xb->scale);
+                    UNROLL for (int g = 0; g < groups; g++) {
+                        vi dot = dot_start(x_neg(xb, groups, g), bits, zero);
+                        UNROLL for (int s = g * steps; s < (g + 1) * steps; s += flush) {
+                            vr run = run_begin(dot);
+                            UNROLL for (int f = s; f < s + flush; f++)
+                                run = run_step(run, w[f], vb_load4(xb->x + 4 * f), bits == 8);
+                            dot = run_end(dot, run);
                         }
+                        sum[t][v] = add_scaled(sum[t][v], dot, scale[g], x_scale);
+                        if (has_min) sum[t][v] = vf_fma(min[g], vf_load1(x_sum(xb, groups, g)), sum[t][v]);
                     }
                 }
             }
-            p = q;
         }
-        UNROLL for (int t = 0; t < n_tokens; t++)
-            store_rows(j->y + (int64_t)(t_begin + t) * j->ldy + row, sum[t], j->row_end - row);
+        p = q;
     }
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        store_rows(j->y + (int64_t)(t0 + t) * j->ldy + row, sum[t], j->row_end - row);
+}
+
+typedef void stream_fn(const qh_matmul_job *j, int64_t row, int t0);
+
+/* Tokens are shared out evenly over passes of at most STREAM_TOKENS: after the first pass the group's
+ * bytes are in the L1 or L2 cache. */
+static void run_streams(const qh_matmul_job *j, stream_fn *const fn[STREAM_TOKENS])
+{
+    const int n_tokens = j->t_end - j->t_begin, n_passes = (n_tokens + STREAM_TOKENS - 1) / STREAM_TOKENS;
+    for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS)
+        for (int i = 0; i < n_passes; i++) {
+            const int from = n_tokens * i / n_passes, to = n_tokens * (i + 1) / n_passes;
+            fn[to - from - 1](j, row, j->t_begin + from);
+        }
 }
 
 /* Weights of PANEL_GROUPS groups as bytes and floats. */
@@ -199,13 +217,16 @@ typedef struct {
 
 /* Unpack n_blocks blocks (whole chunks, or to the end of the row) of one group; returns where the next
  * ones are. */
-ALWAYS_INLINE const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks, int lo,
-                                        int hi, bool is_table, int scale_k, int kind, bool has_min)
+ALWAYS_INLINE const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks, size_t ahead_bytes,
+                                        int lo, int hi, bool is_table, int scale_k, int kind, bool has_min)
 {
     const int groups = QH_BLOCK_K / scale_k;
+    const size_t block_bytes = qh_block_quant_bytes(lo, hi);
     for (int c = 0; c < n_blocks; c += QH_CHUNK_BLOCKS) {
         const int n = n_blocks - c < QH_CHUNK_BLOCKS ? n_blocks - c : QH_CHUNK_BLOCKS;
         const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n);
+        const uint8_t *ahead = p + ahead_bytes, *ahead_end = q + n * block_bytes + ahead_bytes;
+        for (; ahead < ahead_end; ahead += QH_LINE_BYTES) __builtin_prefetch(ahead, 0, 2);
         UNROLL for (int v = 0; v < NV; v++) {
             const super_scales super = load_super(p, v, kind, has_min);
             for (int b = 0; b < n; b++) {
@@ -258,7 +279,7 @@ ALWAYS_INLINE void tile(const tile_args *a, int bits, int zero, int scale_k, boo
         min[v] = a->p->min[g][0] + lane;
     }
     const qh_acts_block *x = a->x + a->first;
-    for (int b = 0; b < a->n_blocks; b++, x++)
+    for (int b = 0; b < a->n_blocks; b++, x++) {
         UNROLL for (int g = 0; g < groups; g++) {
             const int at = b * groups + g;                          /* scale group of the panel */
             vi dot[TILE_T][TILE_V];
@@ -294,6 +315,7 @@ ALWAYS_INLINE void tile(const tile_args *a, int bits, int zero, int scale_k, boo
                 }
             }
         }
+    }
     UNROLL for (int t = 0; t < n_tokens; t++)
         UNROLL for (int v = 0; v < n_vectors; v++) vf_store(y + t * a->ldy + v * LANES, sum[t][v]);
 }
@@ -350,11 +372,20 @@ static int token_block(size_t record_bytes)
     return n < TOKEN_BLOCK_MAX ? (int)n : TOKEN_BLOCK_MAX;
 }
 
+/* Whole chunks of k, shared out evenly over the panels that a row needs. */
+static int panel_blocks(int n_blocks)
+{
+    const int n_panels = (n_blocks + PANEL_BLOCKS - 1) / PANEL_BLOCKS;
+    const int n_chunks = (n_blocks + QH_CHUNK_BLOCKS - 1) / QH_CHUNK_BLOCKS;
+    return (n_chunks + n_panels - 1) / n_panels * QH_CHUNK_BLOCKS;
+}
+
 ALWAYS_INLINE void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo, int hi, bool is_table,
                          int scale_k, int kind, bool has_min)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
-    const int n_blocks = (int)at.n_blocks, block_tokens = token_block(at.record_bytes);
+    const int n_blocks = (int)at.n_blocks, step = panel_blocks(n_blocks), block_tokens = token_block(at.record_bytes);
+    const size_t ahead = PANEL_GROUPS * j->m->group_bytes;          /* the same k of the next rows */
     float edge[TOKEN_BLOCK_MAX][QH_GROUP_ROWS];                     /* rows of a group that is not whole */
     panel pan;
     for (int t = j->t_begin; t < j->t_end; t += block_tokens) {
@@ -363,13 +394,15 @@ ALWAYS_INLINE void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo,
         for (int64_t row = j->row_begin; row < j->row_end; row += n_groups * QH_GROUP_ROWS) {
             const int64_t n_rows = j->row_end - row;
             const bool is_edge = n_rows < QH_GROUP_ROWS;
-            n_groups = n_rows >= 2 * QH_GROUP_ROWS ? 2 : 1;
+            n_groups = n_rows >= PANEL_GROUPS * QH_GROUP_ROWS ? PANEL_GROUPS : 1;
             float *const y = j->y + (int64_t)t * j->ldy + row;
-            const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes, *p1 = p + j->m->group_bytes;
-            for (int b = 0; b < n_blocks; b += PANEL_K / QH_BLOCK_K) {
-                const int n = n_blocks - b < PANEL_K / QH_BLOCK_K ? n_blocks - b : PANEL_K / QH_BLOCK_K;
-                p = fill_panel(&pan, 0, p, n, lo, hi, is_table, scale_k, kind, has_min);
-                if (n_groups == 2) p1 = fill_panel(&pan, 1, p1, n, lo, hi, is_table, scale_k, kind, has_min);
+            const uint8_t *p[PANEL_GROUPS];
+            for (int g = 0; g < n_groups; g++)
+                p[g] = j->m->data + (size_t)(row / QH_GROUP_ROWS + g) * j->m->group_bytes;
+            for (int b = 0; b < n_blocks; b += step) {
+                const int n = n_blocks - b < step ? n_blocks - b : step;
+                for (int g = 0; g < n_groups; g++)
+                    p[g] = fill_panel(&pan, g, p[g], n, ahead, lo, hi, is_table, scale_k, kind, has_min);
                 const tile_args a = {.p = &pan, .first = b, .n_blocks = n, .ldx = at.n_blocks,
                                      .x = qh_acts_blocks(j->a, &at, t), .y = is_edge ? edge[0] : y,
                                      .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
@@ -381,16 +414,22 @@ ALWAYS_INLINE void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo,
     }
 }
 
+#define DEFINE_STREAM(name, n, ...)                                                                \
+    static void stream_##name##_##n(const qh_matmul_job *j, int64_t row, int t0)                   \
+    {                                                                                              \
+        stream(j, row, t0, __VA_ARGS__, n);                                                        \
+    }
 #define X(name, class, lo, hi, table, zero, k, kind, min)                                          \
+    DEFINE_STREAM(name, 1, lo, hi, table, zero, k, kind, min)                                      \
+    DEFINE_STREAM(name, 2, lo, hi, table, zero, k, kind, min)                                      \
+    DEFINE_STREAM(name, 3, lo, hi, table, zero, k, kind, min)                                      \
+    DEFINE_STREAM(name, 4, lo, hi, table, zero, k, kind, min)                                      \
     static void matmul_##name(const qh_matmul_job *j)                                              \
     {                                                                                              \
-        switch (j->t_end - j->t_begin) {                                                           \
-        case 1: stream(j, lo, hi, table, zero, k, kind, min, 1, j->t_begin); break;                \
-        case 2: stream(j, lo, hi, table, zero, k, kind, min, 2, j->t_begin); break;                \
-        case 3: stream(j, lo, hi, table, zero, k, kind, min, 3, j->t_begin); break;                \
-        case 4: stream(j, lo, hi, table, zero, k, kind, min, 4, j->t_begin); break;                \
-        default: tiled(j, tiles_##class, lo, hi, table, k, kind, min); break;                      \
-        }                                                                                          \
+        static stream_fn *const streams[STREAM_TOKENS] = {stream_##name##_1, stream_##name##_2,    \
+                                                          stream_##name##_3, stream_##name##_4};   \
+        if (j->t_end - j->t_begin <= STREAM_MAX) run_streams(j, streams);                          \
+        else tiled(j, tiles_##class, lo, hi, table, k, kind, min);                                 \
     }
 QH_LAYOUT_LIST(X)
 #undef X
@@ -421,32 +460,48 @@ ALWAYS_INLINE vf load_last(const uint8_t *p, int v, int kind)
     return vf_from_bits(vi_sll(vi_from_vb(vb_load(p + 4 * v * LANES)), 16));
 }
 
-ALWAYS_INLINE void stream_float(const qh_matmul_job *j, int kind, int n_tokens)
+/* n_groups groups of rows from row on; the sums of a row are one chain, so few tokens take two groups
+ * at a time to hide its latency. */
+ALWAYS_INLINE void stream_float(const qh_matmul_job *j, int64_t row, int kind, int n_groups, int n_tokens)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, true);
     const float *x = qh_acts_floats(j->a, &at, j->t_begin);
     const size_t ldx = at.float_bytes / sizeof *x, pair_bytes = kind == WEIGHT_F32 ? 128 : 64;
-    const int64_t dim = j->m->dim;
-    for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS) {
-        const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
-        vf sum[STREAM_TOKENS][NV];
-        UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
-        int64_t k = 0;
-        for (; k + 2 <= dim; k += 2, p += pair_bytes)
+    const size_t group_bytes = j->m->group_bytes;
+    const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * group_bytes;
+    vf sum[STREAM_TOKENS][2][NV];
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int g = 0; g < n_groups; g++) UNROLL for (int v = 0; v < NV; v++) sum[t][g][v] = vf_zero();
+    int64_t k = 0;
+    for (; k + 2 <= j->m->dim; k += 2, p += pair_bytes)
+        UNROLL for (int g = 0; g < n_groups; g++) {
+            __builtin_prefetch(p + g * group_bytes + AHEAD_FLOAT_BYTES);
+            if (kind == WEIGHT_F32) __builtin_prefetch(p + g * group_bytes + AHEAD_FLOAT_BYTES + QH_LINE_BYTES);
             UNROLL for (int v = 0; v < NV; v++) {
                 vf w[2];
-                load_pair(w, p, v, kind);
+                load_pair(w, p + g * group_bytes, v, kind);
                 UNROLL for (int t = 0; t < n_tokens; t++)
                     UNROLL for (int i = 0; i < 2; i++)
-                        sum[t][v] = vf_fma(w[i], vf_load1(x + t * ldx + k + i), sum[t][v]);
+                        sum[t][g][v] = vf_fma(w[i], vf_load1(x + t * ldx + k + i), sum[t][g][v]);
             }
-        if (k < dim)
+        }
+    if (k < j->m->dim)
+        UNROLL for (int g = 0; g < n_groups; g++)
             UNROLL for (int v = 0; v < NV; v++)
                 UNROLL for (int t = 0; t < n_tokens; t++)
-                    sum[t][v] = vf_fma(load_last(p, v, kind), vf_load1(x + t * ldx + k), sum[t][v]);
-        UNROLL for (int t = 0; t < n_tokens; t++)
-            store_rows(j->y + (int64_t)(j->t_begin + t) * j->ldy + row, sum[t], j->row_end - row);
-    }
+                    sum[t][g][v] = vf_fma(load_last(p + g * group_bytes, v, kind), vf_load1(x + t * ldx + k), sum[t][g][v]);
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int g = 0; g < n_groups; g++)
+            store_rows(j->y + (int64_t)(j->t_begin + t) * j->ldy + row + g * QH_GROUP_ROWS, sum[t][g],
+                       j->row_end - row - g * QH_GROUP_ROWS);
+}
+
+ALWAYS_INLINE void stream_float_rows(const qh_matmul_job *j, int kind, int n_tokens)
+{
+    int64_t row = j->row_begin;
+    if (n_tokens * NV < 4)
+        for (; row + QH_GROUP_ROWS < j->row_end; row += 2 * QH_GROUP_ROWS) stream_float(j, row, kind, 2, n_tokens);
+    for (; row < j->row_end; row += QH_GROUP_ROWS) stream_float(j, row, kind, 1, n_tokens);
 }
 
 /* A tile over float weights w[group][k][16], k0 <= k < k0 + n_k of x. */
@@ -561,10 +616,10 @@ ALWAYS_INLINE void tiled_float(const qh_matmul_job *j, int kind)
 ALWAYS_INLINE void matmul_float(const qh_matmul_job *j, int kind)
 {
     switch (j->t_end - j->t_begin) {
-    case 1: stream_float(j, kind, 1); break;
-    case 2: stream_float(j, kind, 2); break;
-    case 3: stream_float(j, kind, 3); break;
-    case 4: stream_float(j, kind, 4); break;
+    case 1: stream_float_rows(j, kind, 1); break;
+    case 2: stream_float_rows(j, kind, 2); break;
+    case 3: stream_float_rows(j, kind, 3); break;
+    case 4: stream_float_rows(j, kind, 4); break;
     default: tiled_float(j, kind); break;
     }
 }
