@@ -7,8 +7,18 @@
 
 void qh_bind_json(lua_State *L);        /* c.json */
 void qh_bind_log(lua_State *L);         /* c.log */
-void qh_bind_system(lua_State *L);      /* c.system: environment, clocks, sleep */
+void qh_bind_system(lua_State *L);      /* c.system: environment, clocks, sleep, random bits */
 void qh_bind_base(lua_State *L);        /* all that need no host; what a bare VM has */
+
+void qh_bind_exchange(lua_State *L);    /* the metatable of exchanges */
+void qh_bind_model(lua_State *L);       /* c.model: open, list, and the metatable of handles */
+void qh_bind_generation(lua_State *L);  /* the metatable of generations */
+void qh_bind_host(lua_State *L);        /* all */
 
 /* nil, message, name */
 int qh_push_status(lua_State *L, qh_status st, const qh_err *err);
+
+/* Make a metatable for userdata under this registry name, its methods looked up in place, hidden from
+ * getmetatable. gc may be NULL. */
+struct luaL_Reg;
+void qh_bind_class(lua_State *L, const char *name, const struct luaL_Reg *methods, lua_CFunction gc);

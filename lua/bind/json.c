@@ -4,14 +4,6 @@
 #include "lua/vm/module.h"
 #include <lauxlib.h>
 
-int qh_push_status(lua_State *L, qh_status st, const qh_err *err)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, err && err->msg[0] ? err->msg : qh_status_text(st));
-    lua_pushstring(L, qh_status_name(st));
-    return 3;
-}
-
 /* decode(text) -> value | nil, message, "EFORMAT" */
 static int decode(lua_State *L)
 {

@@ -1,4 +1,4 @@
-/* system.c - the environment, clocks, sleep, randomness: qh.env, qh.time, qh.sleep */
+/* system.c - the environment, clocks, sleep, random bits: qh.env, qh.time, qh.sleep */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -97,14 +97,8 @@ static int sleep_for(lua_State *L)
 void qh_bind_system(lua_State *L)
 {
     static const luaL_Reg FUNCTIONS[] = {
-        {"env", env}, {"wall", wall}, {"mono", mono}, {"random", random_bits}, {"traceback", traceback}, {"sleep", sleep_for}, {NULL, NULL}};
+        {"env", env}, {"wall", wall}, {"mono", mono}, {"random", random_bits}, {"traceback", traceback},
+        {"sleep", sleep_for}, {NULL, NULL}};
     luaL_newlib(L, FUNCTIONS);
     qh_module_bind(L, "system");
-}
-
-void qh_bind_base(lua_State *L)
-{
-    qh_bind_json(L);
-    qh_bind_log(L);
-    qh_bind_system(L);
 }

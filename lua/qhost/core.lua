@@ -16,6 +16,6 @@ return {
   json = json,
   log = function(level, event, text) c.log[level](event, { text = text }) end,
   env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
-  random = c.system.random, traceback = c.system.traceback, is_dev = c.system.is_dev,
+  random = c.system.random, traceback = c.system.traceback, is_dev = c.is_dev,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }

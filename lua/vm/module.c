@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "lua/vm/vm_private.h"
+#include "lua/vm/work.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <lauxlib.h>
@@ -26,18 +27,17 @@ enum {
 /* ---- reading a file of the app, off the loop thread ---- */
 
 typedef struct {
-    qh_scoped scoped;
-    qh_task *task;              /* to wake; NULL: it ended */
+    qh_work work;
     char *root;                 /* the folder it must lie in; NULL: anywhere */
     char *paths[2];             /* tried in order */
     int found;                  /* index of the one that was read */
     qh_str text;
     qh_err err;
-    bool is_done;
 } file_read;
 
-static void read_free(file_read *r)
+static void read_free(qh_work *w)
 {
+    file_read *r = (file_read *)w;
     qh_free(r->root);
     qh_free(r->paths[0]);
     qh_free(r->paths[1]);
@@ -82,9 +82,9 @@ static qh_status read_whole(file_read *r, const char *path)
     return st;
 }
 
-static void read_run(void *arg)
+static void read_run(qh_work *w)
 {
-    file_read *r = arg;
+    file_read *r = (file_read *)w;
     for (int i = 0; i < 2 && r->paths[i]; i++) {
         qh_err_clear(&r->err);
         r->found = i;
@@ -92,39 +92,16 @@ static void read_run(void *arg)
     }
 }
 
-static void read_done(void *arg)
-{
-    file_read *r = arg;
-    r->is_done = true;
-    if (!r->task) read_free(r);
-    else qh_task_wake(r->task);
-}
-
-/* The task is gone: whoever comes last frees. */
-static void read_close(qh_scoped *s)
-{
-    file_read *r = (file_read *)s;
-    r->task = NULL;
-    if (r->is_done) read_free(r);
-}
-
-/* Takes paths. Inline without workers. */
+/* Takes the paths. */
 static file_read *read_begin(lua_State *L, const char *root, char *path, char *other_path)
 {
-    qh_vm *vm = qh_vm_of(L);
     file_read *r = qh_new0(file_read);
     r->root = root ? qh_strdup(root) : NULL;
     r->paths[0] = path;
     r->paths[1] = other_path;
-    r->scoped.close = read_close;
-    r->task = vm->running;
-    bool can_wait = vm->opts.workers && vm->opts.loop && vm->running;
-    qh_job job = {read_run, read_done, r};
-    if (can_wait) qh_scope_add(r->task, &r->scoped);
-    if (!can_wait || qh_workers_submit(vm->opts.workers, job)) {
-        read_run(r);
-        r->is_done = true;
-    }
+    r->work.run = read_run;
+    r->work.free = read_free;
+    qh_work_begin(L, &r->work);
     return r;
 }
 
@@ -140,7 +117,6 @@ static void push_relative(lua_State *L, const char *path)
 static void read_compile(lua_State *L, file_read *r)
 {
     qh_vm *vm = qh_vm_of(L);
-    qh_scope_remove(&r->scoped);
     for (int i = 0; i < 2 && r->paths[i]; i++)
         if (i <= r->found) qh_vm_note_file(vm, r->paths[i]);
     qh_vm_privileged_begin(vm);                 /* so that r cannot leak */
@@ -153,7 +129,7 @@ static void read_compile(lua_State *L, file_read *r)
         lua_remove(L, -2);
     }
     lua_pushstring(L, r->paths[r->found]);
-    read_free(r);
+    qh_work_free(&r->work);
     qh_vm_privileged_end(vm);
     if (status) {
         lua_pop(L, 1);
@@ -216,7 +192,8 @@ static void load_library(lua_State *L, const char *name)
         qh_str path = {0};
         qh_str_appendf(&path, "%s/%s", vm->opts.lib_dir, m->file);
         r->paths[0] = qh_str_steal(&path);
-        read_run(r);
+        r->work.free = read_free;
+        read_run(&r->work);
         read_compile(L, r);
         lua_pop(L, 1);
     } else {
@@ -313,13 +290,12 @@ static int file_ready(lua_State *L, int status, lua_KContext ctx)
     (void)status;
     file_read *r = (file_read *)ctx;
     qh_task *t = qh_task_running(L);
-    if (t && qh_task_is_dying(t)) {             /* the scope has let go of r */
+    if (t && qh_task_is_dying(t)) {             /* the next require tries again */
         lua_pushvalue(L, 1);
         lua_pushnil(L);
         lua_settable(L, 2);
-        qh_task_check(L);
     }
-    if (!r->is_done) return qh_task_park(L, "require", ctx, file_ready);
+    if (!qh_work_is_done(L, &r->work)) return qh_task_park(L, "require", ctx, file_ready);
     lua_pushcfunction(L, compile_protected);
     lua_pushlightuserdata(L, r);
     int st = lua_pcall(L, 1, 2, 0);
@@ -372,8 +348,7 @@ static int main_ready(lua_State *L, int status, lua_KContext ctx)
 {
     (void)status;
     file_read *r = (file_read *)ctx;
-    qh_task_check(L);
-    if (!r->is_done) return qh_task_park(L, "load", ctx, main_ready);
+    if (!qh_work_is_done(L, &r->work)) return qh_task_park(L, "load", ctx, main_ready);
     read_compile(L, r);
     return 2;
 }

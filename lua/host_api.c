@@ -1,0 +1,352 @@
+/* host_api.c - see host_api.h: the generations of the app, and which of them serves. */
+#include "lua/host_api.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "lua/bind/generation.h"
+#include "lua/lua_private.h"
+#include "lua/watch.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_WORKERS = 1, MAX_JOBS = 256, MAX_GENERATIONS = 3, EXCERPT_BYTES = 200 };
+
+qh_named_model *qh_lua_find_model(qh_lua *lua, const char *name)
+{
+    for (qh_named_model *m = lua->models; m; m = m->next)
+        if (strcmp(m->name, name) == 0) return m;
+    return NULL;
+}
+
+/* ---- old generations ---- */
+
+static void unlink_app(qh_lua *lua, qh_app *app)
+{
+    qh_app **at = &lua->apps;
+    while (*at != app) at = &(*at)->next;
+    *at = app->next;
+}
+
+/* Deferred: a generation is not freed from inside one of its own tasks. */
+static void free_retired(void *arg)
+{
+    qh_lua *lua = arg;
+    for (qh_app *app = lua->apps, *next; app; app = next) {
+        next = app->next;
+        if (!app->is_retired || app->n_requests) continue;
+        unlink_app(lua, app);
+        qh_debug("app.freed", "gen=%d", app->number);
+        qh_app_free(app);
+    }
+    if (lua->is_load_wanted) qh_lua_load(lua);
+}
+
+static void retire(qh_lua *lua, qh_app *app)
+{
+    app->is_retired = true;
+    if (!app->n_requests) qh_loop_defer(lua->opts.loop, free_retired, lua);
+}
+
+void qh_lua_request_over(qh_app *app)
+{
+    if (app->is_retired && !app->n_requests) qh_loop_defer(app->lua->opts.loop, free_retired, app->lua);
+}
+
+static int count_apps(const qh_lua *lua)
+{
+    int n = 0;
+    for (const qh_app *a = lua->apps; a; a = a->next) n++;
+    return n;
+}
+
+/* ---- telling what a load gave ---- */
+
+/* "app.lua:12: message" -> the line, cut; NULL: it names no line of a file we can read. */
+static char *excerpt_of(const qh_lua *lua, const char *message)
+{
+    const char *colon = strchr(message, ':');
+    int line = colon ? atoi(colon + 1) : 0;
+    if (line < 1 || colon == message) return NULL;
+    qh_str path = {0};
+    if (*message != '/' && lua->app_dir) qh_str_appendf(&path, "%s/", lua->app_dir);
+    qh_str_append(&path, message, (size_t)(colon - message));
+    FILE *file = fopen(qh_str_z(&path), "re");
+    qh_str_deinit(&path);
+    if (!file) return NULL;
+    char buf[EXCERPT_BYTES];
+    int at = 1;
+    bool is_found = false;
+    while (!is_found && fgets(buf, sizeof buf, file)) {
+        is_found = at == line;
+        if (strchr(buf, '\n')) at++;
+    }
+    fclose(file);
+    if (!is_found) return NULL;
+    char *text = buf + strspn(buf, " \t");
+    text[strcspn(text, "\r\n")] = 0;
+    return qh_strdup(text);
+}
+
+static void tell_failure(qh_lua *lua, const qh_app *app, const char *message)
+{
+    char *excerpt = excerpt_of(lua, message);
+    qh_error("app.failed", "gen=%d serving=%d error=\"%s\"%s%s%s", app->number,
+             lua->serving ? lua->serving->number : 0, message, excerpt ? " line=\"" : "", excerpt ? excerpt : "",
+             excerpt ? "\"" : "");
+    qh_free(excerpt);
+}
+
+static void append_missing(qh_str *out, const char *key, const qh_app *of, const qh_app *in)
+{
+    bool is_first = true;
+    for (int i = 0; i < of->n_routes; i++) {
+        bool is_there = false;
+        for (int k = 0; k < in->n_routes; k++) is_there |= strcmp(of->routes[i], in->routes[k]) == 0;
+        if (is_there) continue;
+        qh_str_appendf(out, "%s%s", is_first ? key : ", ", of->routes[i]);
+        is_first = false;
+    }
+    if (!is_first) qh_str_append_c(out, '"');
+}
+
+static void tell_success(const qh_app *app, const qh_app *old)
+{
+    qh_str diff = {0};
+    if (old) {
+        append_missing(&diff, " added=\"", app, old);
+        append_missing(&diff, " removed=\"", old, app);
+    }
+    for (int i = 0; i < app->n_models; i++)
+        qh_str_appendf(&diff, "%s%s", i ? "," : " models=", app->models[i]->name);
+    qh_info("app.loaded", "gen=%d ms=%.1f routes=%d%s", app->number,
+            (double)(qh_now_us() - app->start_us) / 1e3, app->n_routes, qh_str_z(&diff));
+    qh_str_deinit(&diff);
+}
+
+/* ---- loading ---- */
+
+static void watch_files(qh_lua *lua, const qh_app *app)
+{
+    if (!lua->watcher) return;
+    int n = qh_vm_n_files(app->vm);
+    const char **paths = qh_alloc0(sizeof *paths * (size_t)n);
+    for (int i = 0; i < n; i++) paths[i] = qh_vm_file(app->vm, i);
+    qh_watcher_set(lua->watcher, paths, n);
+    qh_free(paths);
+}
+
+static void count_load(const char *labels)
+{
+    qh_metric_add(qh_metric_counter("qhost_app_loads_total", labels, "loads of the app file"), 1);
+}
+
+void qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err)
+{
+    if (lua->loading == app) lua->loading = NULL;
+    if (app->is_retired) return;                /* given up: a newer load is under way, or the end */
+    watch_files(lua, app);
+    qh_free(lua->last_error);
+    lua->last_error = err ? qh_strdup(err->msg) : NULL;
+    if (err) {
+        tell_failure(lua, app, err->msg);
+        count_load("result=\"failed\"");
+        retire(lua, app);
+    } else {
+        qh_app *old = lua->serving;
+        tell_success(app, old);
+        count_load("result=\"ok\"");
+        lua->serving = app;
+        if (old) retire(lua, old);
+    }
+    if (lua->opts.on_app) lua->opts.on_app(lua->opts.arg, app->number, err);
+}
+
+static void give_up_load(qh_lua *lua)
+{
+    qh_app *app = lua->loading;
+    if (!app) return;
+    lua->loading = NULL;
+    app->is_retired = true;
+    if (app->load) qh_task_cancel(app->load);
+    qh_loop_defer(lua->opts.loop, free_retired, lua);
+}
+
+void qh_lua_load(qh_lua *lua)
+{
+    qh_err err = {0};
+    qh_app *app;
+    give_up_load(lua);
+    lua->is_load_wanted = count_apps(lua) >= MAX_GENERATIONS;
+    if (lua->is_load_wanted) {
+        qh_warn("app.pending", "generations=%d a change waits until one of them has ended its requests", count_apps(lua));
+        return;
+    }
+    qh_status st = qh_app_new(&app, lua, &err);
+    if (st) {
+        qh_error("app.failed", "error=\"%s\"", err.msg);
+        if (lua->opts.on_app) lua->opts.on_app(lua->opts.arg, lua->last_generation, &err);
+        return;
+    }
+    app->number = ++lua->last_generation;
+    app->start_us = qh_now_us();
+    app->next = lua->apps;
+    lua->apps = lua->loading = app;
+    st = qh_app_load(app, &err);
+    if (st) qh_lua_loaded(lua, app, &err);
+}
+
+static void on_files_changed(void *arg) { qh_lua_load(arg); }
+
+/* ---- requests ---- */
+
+void qh_lua_on_request(qh_lua *lua, qh_exchange *x)
+{
+    if (lua->serving) {
+        qh_request_start(lua->serving, x);
+        return;
+    }
+    qh_http_field field = {"Retry-After", "1"};
+    qh_exchange_reply_error(x, 503, "not_ready", lua->last_error ? "the app does not load" : "the app is loading", &field, 1);
+    qh_exchange_unref(x);
+}
+
+void qh_lua_on_events(qh_lua *lua, qh_engine *engine) { qh_generation_poll(lua, engine); }
+
+qh_lua_state qh_lua_get_state(const qh_lua *lua)
+{
+    qh_lua_state s = {.generation = lua->serving ? lua->serving->number : 0, .is_loading = lua->loading != NULL,
+                      .last_error = lua->last_error};
+    for (const qh_app *a = lua->apps; a; a = a->next) {
+        s.n_generations++;
+        s.n_requests += a->n_requests;
+        s.heap_bytes += qh_vm_used_bytes(a->vm);
+    }
+    return s;
+}
+
+/* ---- life ---- */
+
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash == path ? qh_strdup("/") : qh_strndup(path, (size_t)(slash - path));
+}
+
+static void poll_workers(void *arg)
+{
+    qh_lua *lua = arg;
+    qh_workers_poll(lua->workers);
+}
+
+static qh_status open_parts(qh_lua *lua, qh_err *err)
+{
+    qh_status st = qh_budget_new(&lua->budget, err);
+    if (!st) st = qh_waker_new(&lua->worker_waker, lua->opts.loop, poll_workers, lua, err);
+    if (!st) st = qh_workers_new(&lua->workers, N_WORKERS, MAX_JOBS, qh_waker_wakeup(lua->worker_waker), err);
+    if (!st && lua->opts.is_watching) st = qh_watcher_new(&lua->watcher, lua->opts.loop, on_files_changed, lua, err);
+    return st;
+}
+
+qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
+{
+    *out = NULL;
+    char real[PATH_MAX];
+    if (!realpath(opts->app_path, real))
+        return qh_fail(err, errno == ENOENT ? QH_ENOTFOUND : QH_EIO, "%s: %s", opts->app_path, strerror(errno));
+    qh_lua *lua = qh_new0(qh_lua);
+    qh_lua_opts *o = &lua->opts;
+    *o = *opts;
+    o->app_path = qh_strdup(real);
+    o->lib_dir = opts->lib_dir ? qh_strdup(opts->lib_dir) : NULL;
+    if (!o->cpu_us) o->cpu_us = qh_task_limits_default.cpu_us;
+    if (!o->slice_us) o->slice_us = qh_task_limits_default.slice_us;
+    if (!o->heap_bytes) o->heap_bytes = qh_task_limits_default.heap_bytes;
+    lua->app_dir = folder_of(real);
+    qh_status st = open_parts(lua, err);
+    if (st) qh_lua_free(lua);
+    else *out = lua;
+    return st;
+}
+
+void qh_lua_free(qh_lua *lua)
+{
+    if (!lua) return;
+    lua->is_load_wanted = false;
+    qh_watcher_free(lua->watcher);
+    for (qh_app *app = lua->apps; app; app = app->next) app->is_retired = true;
+    while (lua->apps) {
+        qh_app *app = lua->apps;
+        unlink_app(lua, app);
+        qh_app_free(app);
+    }
+    qh_workers_free(lua->workers);
+    qh_waker_free(lua->worker_waker);
+    qh_loop_undefer(lua->opts.loop, free_retired, lua);
+    qh_budget_free(lua->budget);
+    while (lua->models) {
+        qh_named_model *m = lua->models;
+        lua->models = m->next;
+        qh_free(m->name);
+        qh_free(m);
+    }
+    qh_free((char *)lua->opts.app_path);
+    qh_free((char *)lua->opts.lib_dir);
+    qh_free(lua->app_dir);
+    qh_free(lua->last_error);
+    qh_free(lua);
+}
+
+/* ---- qhost check ---- */
+
+typedef struct {
+    qh_lua *lua;
+    bool is_over;
+    qh_err err;
+} checking;
+
+static void answer_by_name(void *arg, const char *name, qh_lua_question *q)
+{
+    (void)arg, (void)name;
+    static const qh_lua_model NAMED_ONLY = {.arch = "unknown"};
+    qh_lua_answer(q, &NAMED_ONLY, NULL);
+}
+
+static void check_over(void *arg, int generation, const qh_err *err)
+{
+    (void)generation;
+    checking *c = arg;
+    c->is_over = true;
+    if (err) c->err = *err;
+}
+
+static char *list_app(const qh_app *app)
+{
+    qh_str out = {0};
+    for (int i = 0; i < app->n_routes; i++) qh_str_appendf(&out, "%s\n", app->routes[i]);
+    for (int i = 0; i < app->n_models; i++) qh_str_appendf(&out, "model %s\n", app->models[i]->name);
+    return qh_str_steal(&out);
+}
+
+qh_status qh_lua_check(const char *app_path, const char *lib_dir, char **routes, qh_err *err)
+{
+    *routes = NULL;
+    qh_loop *loop;
+    checking c = {0};
+    qh_status st = qh_loop_new(&loop, err);
+    if (st) return st;
+    qh_lua_opts opts = {.app_path = app_path, .lib_dir = lib_dir, .loop = loop, .resolve_model = answer_by_name,
+                        .on_app = check_over, .arg = &c};
+    st = qh_lua_new(&c.lua, &opts, err);
+    if (!st) {
+        qh_lua_load(c.lua);
+        while (!c.is_over) qh_loop_turn(loop, true);
+        st = c.err.status ? qh_fail(err, c.err.status, "%s", c.err.msg) : QH_OK;
+        if (!st) *routes = list_app(c.lua->serving);
+        qh_lua_free(c.lua);
+    }
+    qh_loop_free(loop);
+    return st;
+}

@@ -1,0 +1,70 @@
+/* lua_private.h - the inside of the Lua layer, shared by lua/ and lua/bind only. */
+#pragma once
+#include "base/metric.h"
+#include "base/workers.h"
+#include "lua/bind/bind.h"
+#include "lua/host_api.h"
+#include "lua/vm/budget.h"
+#include "lua/vm/task.h"
+
+typedef struct qh_app qh_app;
+typedef struct qh_generation qh_generation;         /* bind/generation.h */
+typedef struct qh_watcher qh_watcher;               /* watch.h */
+
+/* A model under the name that apps know it by. */
+typedef struct qh_named_model {
+    struct qh_named_model *next;
+    char *name;
+    qh_lua_model model;
+} qh_named_model;
+
+enum { QH_GENERATION_BUCKETS = 256 };
+
+struct qh_lua {
+    qh_lua_opts opts;                               /* strings owned */
+    char *app_dir;
+    qh_budget *budget;
+    qh_workers *workers;
+    qh_waker *worker_waker;
+    qh_watcher *watcher;
+    qh_named_model *models;                         /* ever resolved; in order of resolution */
+    qh_app *apps;                                   /* alive, newest first */
+    qh_app *serving, *loading;
+    int last_generation;
+    bool is_load_wanted;                            /* a change came while too many generations were alive */
+    char *last_error;
+    qh_generation *generations[QH_GENERATION_BUCKETS]; /* by job id */
+};
+
+/* One load of the app. */
+struct qh_app {
+    qh_lua *lua;
+    qh_app *next;
+    int number;
+    qh_vm *vm;
+    int64_t start_us;                               /* of the load */
+    qh_task *load;                                  /* NULL: over */
+    int app_ref, dispatch_ref, fail_ref;            /* registry */
+    char **routes;                                  /* described, sorted */
+    int n_routes;
+    qh_named_model **models;                        /* named by this app, in order */
+    int n_models;
+    int n_requests;
+    bool is_retired;                                /* freed when n_requests is zero */
+};
+
+qh_app *qh_app_of(lua_State *L);
+
+/* request.c */
+void qh_request_start(qh_app *app, qh_exchange *x);
+
+/* app.c */
+qh_status qh_app_new(qh_app **out, qh_lua *lua, qh_err *err);
+qh_status qh_app_load(qh_app *app, qh_err *err);    /* qh_lua_loaded follows, perhaps before it returns */
+void      qh_app_free(qh_app *app);                 /* not from inside one of its tasks */
+/* host_api.c */
+void      qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err); /* err NULL: it is ready to serve */
+void      qh_lua_request_over(qh_app *app);         /* n_requests went down */
+
+/* The model of that name that the app may use, or NULL. */
+qh_named_model *qh_lua_find_model(qh_lua *lua, const char *name);

@@ -1,0 +1,13 @@
+--- load.lua: what a load of an app runs: its main file, then a look at what it returned.
+local _, c = ...
+local app = require "qhost.app"
+
+--- Yields. Returns the app and its routes; raises when the file is broken or returns no app.
+---@param path string
+---@return qhost.App app
+---@return string[] routes
+return function(path)
+  local chunk, where = c.load_file(path)
+  local value = chunk("main", where)
+  return value, app.describe(value)
+end

@@ -1,0 +1,168 @@
+/* request.c - one request: a task that runs the app's dispatch, and what is answered when it dies.
+ *
+ *   start -> dispatch(app, x) ok ----------------------------------------> over
+ *               | failed, out of CPU or memory, nothing sent: fail(app, x, kind, ...) -> over
+ *               | ... something sent: an error event when it is an event stream, then cut -> over
+ *   the client leaves: the task is cancelled and unwinds ------------------> over
+ *
+ * dispatch answers errors of the script itself; what arrives here are tasks that had to die, and errors
+ * of the library. Thread: the loop thread. */
+#include "base/log.h"
+#include "base/mem.h"
+#include "lua/bind/exchange.h"
+#include "lua/vm/vm_private.h"
+#include <lauxlib.h>
+#include <string.h>
+
+enum { FAIL_CPU_US = 20000 };
+
+typedef struct {
+    qh_app *app;
+    qh_exchange_box *box;
+    int box_ref;                    /* registry */
+    bool is_failing;                /* the task at work runs fail */
+} request;
+
+static const char *kind_of(qh_task_end end)
+{
+    return end == QH_TASK_CPU ? "script_timeout" : end == QH_TASK_MEMORY ? "script_memory" : "script_error";
+}
+
+static void count_failure(qh_task_end end)
+{
+    static const char HELP[] = "requests that a script failed to answer";
+    static const char NAME[] = "qhost_lua_failures_total";
+    if (end == QH_TASK_CPU) qh_metric_add(qh_metric_counter(NAME, "kind=\"script_timeout\"", HELP), 1);
+    else if (end == QH_TASK_MEMORY) qh_metric_add(qh_metric_counter(NAME, "kind=\"script_memory\"", HELP), 1);
+    else qh_metric_add(qh_metric_counter(NAME, "kind=\"script_error\"", HELP), 1);
+}
+
+static void over(request *r)
+{
+    qh_app *app = r->app;
+    r->box->task = NULL;
+    qh_exchange_box_close(r->box);
+    luaL_unref(qh_vm_lua(app->vm), LUA_REGISTRYINDEX, r->box_ref);
+    qh_free(r);
+    app->n_requests--;
+    qh_lua_request_over(app);
+}
+
+static const qh_task_ops TASK_OPS;
+
+static void run_task(request *r, int n_args, const qh_task_limits *limits)
+{
+    qh_task *t = qh_task_new(r->app->vm, n_args, limits, &TASK_OPS, r);
+    r->box->task = t;
+    qh_task_start(t);
+}
+
+/* ---- a task that died ---- */
+
+static void reply_plainly(request *r, const char *kind)
+{
+    qh_http_field field = {"X-Should-Retry", "false"};
+    qh_exchange_reply_error(r->box->x, 500, kind, "the app's script failed", &field, 1);
+    r->box->is_finished = true;
+}
+
+/* Something was sent: an event stream gets its error in-band, and nobody gets an end mark. */
+static void cut(request *r, const char *kind)
+{
+    qh_exchange_box *b = r->box;
+    if (b->is_sse && !b->is_finished) {
+        qh_str event = {0};
+        qh_str_appendf(&event, "data: {\"error\":{\"message\":\"the app's script failed\",\"type\":\"server_error\","
+                       "\"param\":null,\"code\":\"%s\"}}\n\n", kind);
+        qh_exchange_write(b->x, event.data, event.len);
+        qh_str_deinit(&event);
+    }
+    qh_exchange_abort(b->x);
+    b->is_finished = true;
+}
+
+/* The record of the error is on top of from. */
+static void run_fail(request *r, const char *kind, lua_State *from)
+{
+    lua_State *L = qh_vm_lua(r->app->vm);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, r->app->fail_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, r->app->app_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, r->box_ref);
+    lua_pushstring(L, kind);
+    lua_getfield(from, -1, "message");
+    lua_getfield(from, -2, "trace");
+    lua_xmove(from, L, 2);
+    r->is_failing = true;
+    qh_task_limits limits = qh_task_limits_default;
+    limits.cpu_us = FAIL_CPU_US;
+    limits.is_pure = true;
+    run_task(r, 5, &limits);
+}
+
+static void log_failure(request *r, const char *kind, lua_State *L)
+{
+    lua_getfield(L, -1, "message");
+    const char *message = lua_tostring(L, -1);
+    qh_error("script.failed", "request=%s kind=%s gen=%d message=\"%s\"", qh_exchange_id(r->box->x), kind,
+             r->app->number, message ? message : "");
+    lua_pop(L, 1);
+}
+
+static void on_done(void *user, qh_task *t, qh_task_end end, lua_State *L, int n)
+{
+    (void)t, (void)n;
+    request *r = user;
+    qh_exchange_box *b = r->box;
+    b->task = NULL;
+    bool is_begun = qh_exchange_is_begun(b->x), is_open = !qh_exchange_is_closed(b->x);
+    if (end == QH_TASK_OK) {
+        over(r);
+    } else if (end == QH_TASK_CANCELLED) {
+        if (is_open && !is_begun) qh_exchange_reply_error(b->x, 503, "shutting_down", "the service is shutting down", NULL, 0);
+        else if (is_open && !b->is_finished) qh_exchange_abort(b->x);
+        over(r);
+    } else {
+        const char *kind = kind_of(end);
+        count_failure(end);
+        if (is_open && !is_begun && !r->is_failing) {
+            run_fail(r, kind, L);
+            return;
+        }
+        log_failure(r, kind, L);                /* fail logs too; it did not or could not run */
+        if (is_open && !is_begun) reply_plainly(r, kind);
+        else if (is_open) cut(r, kind);
+        over(r);
+    }
+}
+
+static const qh_task_ops TASK_OPS = {on_done};
+
+/* ---- the client ---- */
+
+static void on_close(void *user, qh_status why)
+{
+    qh_exchange_box *b = user;
+    if (why && b->task) qh_task_cancel(b->task);
+}
+
+static const qh_exchange_ops EXCHANGE_OPS = {on_close, qh_exchange_box_wake};
+
+void qh_request_start(qh_app *app, qh_exchange *x)
+{
+    request *r = qh_new0(request);
+    lua_State *L = qh_vm_lua(app->vm);
+    r->app = app;
+    app->n_requests++;
+    qh_vm_privileged_begin(app->vm);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, app->dispatch_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, app->app_ref);
+    r->box = qh_exchange_push(L, x);
+    r->box->owner = r;
+    lua_pushvalue(L, -1);
+    r->box_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    qh_vm_privileged_end(app->vm);
+    qh_exchange_watch(x, &EXCHANGE_OPS, r->box);
+    const qh_lua_opts *o = &app->lua->opts;
+    qh_task_limits limits = {.cpu_us = o->cpu_us, .slice_us = o->slice_us, .heap_bytes = o->heap_bytes};
+    run_task(r, 2, &limits);
+}
