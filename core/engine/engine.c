@@ -67,8 +67,9 @@ static void run(void *arg)
     qh_engine *e = arg;
     while (take_commands(e)) {
         bool did = qh_core_step(e->core);
-        atomic_store(&e->has_untold, qh_core_has_untold(e->core));
-        if (did) continue;
+        bool has_untold = qh_core_has_untold(e->core);
+        atomic_store(&e->has_untold, has_untold);
+        if (did || (has_untold && has_room(e))) continue;   /* room made before poll could know that we want it */
         int64_t wake_us = qh_core_wake_us(e->core), now = e->clock->now_us(e->clock);
         if (wake_us <= now) continue;
         qh_mbox_wait(e->commands, wake_us == INT64_MAX ? -1 : wake_us - now);

@@ -9,14 +9,14 @@ typedef float v4f __attribute__((vector_size(LANES * sizeof(float))));
 typedef uint32_t v4u __attribute__((vector_size(LANES * sizeof(uint32_t))));
 typedef int32_t v4i __attribute__((vector_size(LANES * sizeof(int32_t))));
 
-static v4f load4(const float *p)
+static inline v4f load4(const float *p)
 {
     v4f x;
     memcpy(&x, p, sizeof x);
     return x;
 }
 
-static v4f pick4(v4i mask, v4f a, v4f b) { return (v4f)((mask & (v4i)a) | (~mask & (v4i)b)); }
+static inline v4f pick4(v4i mask, v4f a, v4f b) { return (v4f)((mask & (v4i)a) | (~mask & (v4i)b)); }
 
 /* Maximum of a full block; a NaN leaves a set bit in *bad. */
 static float max_of_block(const float *v, v4i *bad)
@@ -62,7 +62,7 @@ qh_status qh_logits_scan(qh_logits *l, const float *v, int n, float *block_max, 
 
 /* exp(x) = 2^i * e^r with i = round(x / ln 2), |r| <= ln2 / 2, and e^r by its Taylor polynomial of degree
  * 6 (remainder 1e-7 at the ends). Plain multiplications and additions, so that a GPU gives the same bits. */
-static v4f exp4(v4f x)
+static inline v4f exp4(v4f x)
 {
     v4i is_tiny = x < -87.0f;
     x = pick4(is_tiny, (v4f){0}, x);                /* anything in range; masked below */

@@ -495,9 +495,10 @@ static bool run_batch(qh_core *c)
 
 /* 5. Telling -------------------------------------------------------------------------------------*/
 
-static bool tell_choice(qh_core *c, qh_choice *ch)
+static bool tell_choice(qh_core *c, qh_choice *ch, bool *did_relieve)
 {
     qh_event e;
+    *did_relieve |= qh_choice_is_full(ch) && c->sink.has_room(c->sink.arg);
     while (c->sink.has_room(c->sink.arg)) {
         if (!qh_choice_tell(ch, &e)) return true;
         if (e.type == QH_EVENT_DONE) qh_stats_finished(&c->stats, &e.usage);
@@ -512,16 +513,19 @@ static void unlink_job(qh_core *c, qh_job *j)
     *(j->next ? &j->next->prev : &c->last_job) = j->prev;
 }
 
-static void tell(qh_core *c)
+/* True when a choice that sat out for its untold text may run again. */
+static bool tell(qh_core *c)
 {
+    bool did_relieve = false;
     c->has_untold = false;
     for (qh_job *j = c->first_job, *next; j && !c->has_untold; j = next) {
         next = j->next;
-        for (int i = 0; i < j->n_choices && !c->has_untold; i++) c->has_untold = !tell_choice(c, &j->choices[i]);
+        for (int i = 0; i < j->n_choices && !c->has_untold; i++) c->has_untold = !tell_choice(c, &j->choices[i], &did_relieve);
         if (!qh_job_is_told(j)) continue;
         unlink_job(c, j);
         qh_job_free(j);
     }
+    return did_relieve;
 }
 
 bool qh_core_step(qh_core *c)
@@ -536,7 +540,7 @@ bool qh_core_step(qh_core *c)
     if (c->is_failed)
         for (qh_job *j = c->first_job; j; j = j->next) finish_job(c, j, QH_FINISH_ERROR, QH_EDEVICE, c->failure);
     drop_finished(c);
-    tell(c);
+    did |= tell(c);
     qh_stats_set_gauges(&c->stats, c->n_running, c->n_queued, qh_kvpool_n_free(c->env.pool), qh_kvpool_n_cached(c->env.pool));
     return did;
 }
