@@ -28,7 +28,7 @@ enum {
     QH_GGUF_MAX_ARRAY_LEN = 4 << 20,            /* elements */
     QH_GGUF_MAX_NESTING = 4,                    /* arrays in arrays */
     QH_GGUF_MAX_ALIGNMENT = 1 << 20,
-    QH_GGUF_MAX_META_BYTES = 32 << 20
+    QH_GGUF_MAX_META_BYTES = 24 << 20
 };
 
 /* name, GGUF number, bytes of a value (0: varies) */

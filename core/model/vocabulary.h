@@ -8,7 +8,7 @@
 
 enum {
     QH_MAX_VOCAB = 1 << 19,             /* tokens */
-    QH_MAX_MERGES = 1 << 20
+    QH_MAX_MERGES = 1 << 19
 };
 
 /* Messages name file and key. QH_EUNSUPPORTED: a kind of tokenizer that is not implemented. */

@@ -1,8 +1,8 @@
 #include "test.h"
+#include "open_cost.h"
 #include "tiny_model.h"
 #include "model/model.h"
 #include "model/vocabulary.h"
-#include <unistd.h>
 
 /* ---- fixtures: a model in a file that is gone when the test ends ---- */
 
@@ -324,6 +324,41 @@ TEST(bad_texts_of_a_model_are_refused)
         if (!strstr(err.msg, rows[i].says)) fail_msg("row %zu: %s", i, err.msg);
         CHECK(!m);
     }
+}
+
+/* As many tokens and merges as are accepted, and as many bytes of them; the last merge is wrong. */
+static void put_worst_vocabulary(gguf_builder *b)
+{
+    gb_begin(b, 3);
+    gb_string(b, "tokenizer.ggml.model", "gpt2");
+    gb_array(b, "tokenizer.ggml.tokens", QH_GGUF_STRING, QH_MAX_VOCAB);
+    for (int i = 0; i < QH_MAX_VOCAB; i++) {
+        static const char *const first[] = {"a", "b", "ab"};
+        char piece[32];
+        snprintf(piece, sizeof piece, "%020d", i);
+        const char *p = i < 3 ? first[i] : piece;
+        gb_raw_str(b, p, strlen(p));
+    }
+    gb_array(b, "tokenizer.ggml.merges", QH_GGUF_STRING, QH_MAX_MERGES);
+    for (int i = 1; i < QH_MAX_MERGES; i++) gb_raw_str(b, "a b", 3);
+    gb_raw_str(b, "x", 1);
+    gb_finish(b, 0);
+}
+
+static qh_status open_text_and_close(const char *path, qh_err *err)
+{
+    qh_model *m;
+    const qh_status st = qh_model_open_text(&m, path, err);
+    qh_model_close(m);
+    return st;
+}
+
+TEST(the_worst_vocabulary_within_the_limits_costs_under_a_second_and_64_mb)
+{
+    gguf_builder b = {0};
+    put_worst_vocabulary(&b);
+    const open_cost cost = measure_open(open_text_and_close, &b.bytes);
+    check_cost(&cost, QH_EFORMAT, "merge 524287: ");
 }
 
 /* ---- the real models, where they have been fetched ---- */
