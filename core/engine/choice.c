@@ -2,6 +2,7 @@
 #include "engine/choice.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include <math.h>
 #include <string.h>
 
 enum { MAX_UNTOLD_INFOS = 4096 };
@@ -36,7 +37,7 @@ static qh_status prepare(qh_job *j, qh_gen_env *env)
     return QH_OK;
 }
 
-qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_env *env, int64_t now_us)
+qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_env *env, int64_t submitted_us)
 {
     qh_job *j = qh_new0(qh_job);
     j->id = id;
@@ -44,7 +45,7 @@ qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_en
     j->flags = flags;
     j->seed = gen->sampling.has_seed ? gen->sampling.seed : qh_rng_entropy();
     j->n_prompt = gen->prompt.len;
-    j->submitted_us = now_us;
+    j->submitted_us = submitted_us;
     j->admitted_us = -1;
     j->n_choices = gen->n_choices;
     j->choices = qh_alloc0(sizeof *j->choices * (size_t)j->n_choices);
@@ -56,7 +57,7 @@ qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_en
     list_banned(j, env);
     qh_status st = prepare(j, env);
     for (int i = 0; st && i < j->n_choices; i++)
-        qh_choice_finish(&j->choices[i], env, QH_FINISH_ERROR, st, "no memory for the request", now_us);
+        qh_choice_finish(&j->choices[i], env, QH_FINISH_ERROR, st, "no memory for the request", submitted_us);
     return j;
 }
 
@@ -112,7 +113,7 @@ static qh_status add_info(qh_choice *c, qh_gen_env *env, qh_info_list *list, qh_
 {
     qh_token ids[QH_MAX_TOP_LOGPROBS];
     float logprobs[QH_MAX_TOP_LOGPROBS];
-    qh_token_info t = {.id = id};
+    qh_token_info t = {.id = id, .logprob = NAN};
     int n_top = c->job->gen->top_logprobs;
     if (wants_logprob || n_top > 0) {
         qh_status st = qh_sampler_logprobs(env->sampler, logits, id, &t.logprob, n_top, ids, logprobs, &t.n_top, err);

@@ -82,7 +82,7 @@ struct qh_job {
 };
 
 /* Takes gen. Always gives a job; if memory for it was missing, its choices are finished with an error. */
-qh_job *qh_job_new(qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags, qh_gen_env *env, int64_t now_us);
+qh_job *qh_job_new(qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags, qh_gen_env *env, int64_t submitted_us);
 void    qh_job_free(qh_job *j);
 bool    qh_job_is_told(const qh_job *j);            /* every choice has told its end */
 

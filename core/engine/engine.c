@@ -17,6 +17,7 @@ typedef struct {
     qh_job_id id;               /* 0: nothing but a nudge */
     qh_gen *gen;
     slot *slot;
+    int64_t submitted_us;
 } command;
 
 struct qh_engine {
@@ -58,7 +59,7 @@ static bool take_commands(qh_engine *e)
     qh_status st;
     atomic_store(&e->is_nudged, false);
     while (!(st = qh_mbox_take(e->commands, &cmd)))
-        if (cmd.id) qh_core_submit(e->core, cmd.id, cmd.gen, &cmd.slot->flags);
+        if (cmd.id) qh_core_submit(e->core, cmd.id, cmd.gen, &cmd.slot->flags, cmd.submitted_us);
     return st == QH_AGAIN;
 }
 
@@ -157,7 +158,7 @@ qh_status qh_engine_submit(qh_engine *e, qh_gen *gen, qh_job_id *out_id, qh_err 
     slot *s = find_slot(e, 0);
     int n_queued = count_queued(e);
     if (!s || n_queued >= e->max_queued) return qh_fail(err, QH_AGAIN, "the queue is full: %d requests wait", n_queued);
-    command cmd = {.id = atomic_fetch_add(&last_id, 1) + 1, .gen = gen, .slot = s};
+    command cmd = {.id = atomic_fetch_add(&last_id, 1) + 1, .gen = gen, .slot = s, .submitted_us = e->clock->now_us(e->clock)};
     s->id = cmd.id;
     s->n_left = gen->n_choices;
     atomic_store(&s->flags, 0);
@@ -204,4 +205,5 @@ qh_status qh_engine_poll(qh_engine *e, qh_event *out)
     return QH_OK;
 }
 
+int qh_engine_max_context(const qh_engine *e) { return qh_core_limits(e->core)->max_context; }
 void qh_engine_get_stats(qh_engine *e, qh_engine_stats *out) { qh_stats_get(qh_core_stats(e->core), out); }

@@ -47,11 +47,12 @@ typedef enum {
 typedef struct {
     qh_tokens prompt;                           /* at least one token */
     qh_sampling sampling;                       /* per choice the seed's stream differs */
-    int n_choices;                              /* forks after prefill; default 1 */
-    int max_tokens, min_tokens;                 /* max 0: up to the context */
-    bool ignore_eos;
+    int n_choices;                              /* forks after prefill; default 1, at most max_seqs */
+    int max_tokens, min_tokens;                 /* max 0, or more than fits: up to the context. Before min_tokens
+                                                   stop tokens are banned and stop strings not looked for */
+    bool ignore_eos;                            /* the model's end tokens do not stop; stop_tokens do */
     char **stop_strings;                        /* n_stop_strings, UTF-8, none empty */
-    int n_stop_strings;
+    int n_stop_strings;                         /* the one that ends first counts, of equals the longest */
     bool keep_stop_string;                      /* leave the stop string in the text */
     qh_token *stop_tokens;
     int n_stop_tokens;
@@ -67,7 +68,8 @@ void    qh_gen_free(qh_gen *g);                 /* NULL is fine */
 
 typedef struct {
     qh_token id;
-    float logprob;                              /* natural log, of the model's distribution at temperature 1 */
+    float logprob;                              /* natural log, of the model's distribution at temperature 1,
+                                                   before bias and penalties; NaN when not asked for */
     int n_top;
     struct { qh_token id; float logprob; } *top;/* [n_top] best first, owned */
 } qh_token_info;
@@ -90,7 +92,8 @@ typedef struct {
     size_t text_len;
     qh_token_info *tokens;
     int n_tokens;
-    /* DONE, once for each choice, last of its choice */
+    /* DONE, once for each choice, last of its choice, also after a cancel. The stop token is the last of
+     * the tokens told and of n_completion, and has no text. */
     qh_finish finish;
     const char *stop_match;                     /* owned copy of the matched stop string, or NULL */
     qh_status status;                           /* with FINISH_ERROR */
@@ -105,6 +108,9 @@ qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc, co
                         const qh_engine_config *cfg, qh_err *err);
 /* Cancels everything, joins the thread, closes the backend. NULL is fine. */
 void      qh_engine_free(qh_engine *e);
+
+/* Tokens that a sequence may have, prompt and completion: the configuration within what memory holds. */
+int       qh_engine_max_context(const qh_engine *e);
 
 /* Checks the job (400-class statuses: QH_EINVAL, QH_ECONTEXT, QH_EUNSUPPORTED with the field's name)
  * and moves it to the engine. QH_AGAIN: the queue is full. */

@@ -200,9 +200,9 @@ static void drop_finished(qh_core *c)
     c->n_running = n;
 }
 
-void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen, _Atomic unsigned *flags)
+void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, int64_t submitted_us)
 {
-    qh_job *j = qh_job_new(id, gen, flags, &c->env, now_us(c));
+    qh_job *j = qh_job_new(id, gen, flags, &c->env, submitted_us);
     for (int i = 0; i < j->n_choices; i++) j->choices[i].order = c->next_order++;
     j->prev = c->last_job;
     *(c->last_job ? &c->last_job->next : &c->first_job) = j;

@@ -224,7 +224,7 @@ static int64_t act(sim *s)
     for (int i = 0; i < s->n_jobs; i++) {
         sim_job *j = &s->jobs[i];
         if (!j->is_submitted && j->arrive_us <= s->clock.t_us) {
-            qh_core_submit(s->core, (qh_job_id)i + 1, copy_gen(j->spec), &j->flags);
+            qh_core_submit(s->core, (qh_job_id)i + 1, copy_gen(j->spec), &j->flags, s->clock.t_us);
             j->is_submitted = true;
         }
         if (!j->is_submitted && j->arrive_us < next) next = j->arrive_us;

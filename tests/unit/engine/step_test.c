@@ -146,7 +146,7 @@ TEST(a_prompt_that_never_fits_the_pages_is_refused_with_numbers)
     CHECK_STATUS(qh_gen_check(g, qh_core_limits(f.core), &err), QH_ECONTEXT);
     CHECK(strstr(err.msg, "192 tokens") && strstr(err.msg, "4 KV pages"));
     qh_gen_free(g);
-    qh_core_submit(f.core, 1, a_gen(191, 10), NULL);
+    qh_core_submit(f.core, 1, a_gen(191, 10), NULL, f.clock.t_us);
     run(&f, 100);
     CHECK_INT(done_of(&f, 1, 0)->finish, QH_FINISH_LENGTH);
     CHECK_INT(n_tokens_of(&f, 1, 0), 1);
@@ -159,7 +159,7 @@ TEST(a_long_prompt_is_computed_in_chunks_of_the_budget)
 {
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){.step_tokens = 32});
-    qh_core_submit(f.core, 1, a_gen(100, 1), NULL);
+    qh_core_submit(f.core, 1, a_gen(100, 1), NULL, f.clock.t_us);
     run(&f, 3);
     CHECK_INT(n_tokens_of(&f, 1, 0), 0);
     run(&f, 1);
@@ -173,10 +173,10 @@ TEST(the_same_prompt_again_computes_one_row)
 {
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){0});
-    qh_core_submit(f.core, 1, a_gen(150, 1), NULL);
+    qh_core_submit(f.core, 1, a_gen(150, 1), NULL, f.clock.t_us);
     run(&f, 10);
     int64_t n_rows = f.fake.n_rows;
-    qh_core_submit(f.core, 2, a_gen(150, 1), NULL);
+    qh_core_submit(f.core, 2, a_gen(150, 1), NULL, f.clock.t_us);
     run(&f, 10);
     CHECK_INT(f.fake.n_rows - n_rows, 1);
     CHECK_INT(done_of(&f, 2, 0)->usage.n_cached, 149);
@@ -190,7 +190,7 @@ TEST(choices_fork_after_one_prefill_and_draw_from_streams_of_their_own)
     open_core(&f, ROOMY, (qh_engine_config){0});
     qh_gen *g = a_gen(100, 20);
     g->n_choices = 4;
-    qh_core_submit(f.core, 1, g, NULL);
+    qh_core_submit(f.core, 1, g, NULL, f.clock.t_us);
     run(&f, 1);
     CHECK_INT(f.fake.n_rows, 100);
     run(&f, 100);
@@ -213,7 +213,7 @@ TEST(prompt_logprobs_need_no_more_outputs_than_there_are)
     open_core(&f, (qh_backend_limits){64, 128, 4, 4, 4096}, (qh_engine_config){0});
     qh_gen *g = a_gen(50, 1);
     g->prompt_logprobs = true;
-    qh_core_submit(f.core, 1, g, NULL);
+    qh_core_submit(f.core, 1, g, NULL, f.clock.t_us);
     run(&f, 100);
     int n = 0;
     for (int i = 0; i < f.n_events; i++)
@@ -230,9 +230,9 @@ TEST(a_cancel_ends_a_job_in_queue_prefill_and_decode_before_another_row)
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){.step_tokens = 16, .max_seqs = 2});
     _Atomic unsigned flags[3] = {0};
-    qh_core_submit(f.core, 1, a_gen(8, 1000), &flags[0]);
-    qh_core_submit(f.core, 2, a_gen(300, 10), &flags[1]);
-    qh_core_submit(f.core, 3, a_gen(8, 10), &flags[2]);
+    qh_core_submit(f.core, 1, a_gen(8, 1000), &flags[0], f.clock.t_us);
+    qh_core_submit(f.core, 2, a_gen(300, 10), &flags[1], f.clock.t_us);
+    qh_core_submit(f.core, 3, a_gen(8, 10), &flags[2], f.clock.t_us);
     run(&f, 4);
     CHECK_INT(stats_of(&f).n_running, 2);
     CHECK_INT(stats_of(&f).n_queued, 1);
@@ -254,7 +254,7 @@ TEST(a_cancel_before_the_fork_ends_every_choice)
     _Atomic unsigned flags = 0;
     qh_gen *g = a_gen(100, 5);
     g->n_choices = 3;
-    qh_core_submit(f.core, 1, g, &flags);
+    qh_core_submit(f.core, 1, g, &flags, f.clock.t_us);
     run(&f, 2);
     atomic_fetch_or(&flags, QH_FLAG_CANCEL);
     run(&f, 2);
@@ -270,8 +270,8 @@ TEST(a_deadline_ends_a_job_wherever_it_is)
     qh_gen *a = a_gen(8, 4000), *b = a_gen(8, 10);
     a->deadline_us = f.clock.t_us + 50000;
     b->deadline_us = f.clock.t_us + 20000;
-    qh_core_submit(f.core, 1, a, NULL);
-    qh_core_submit(f.core, 2, b, NULL);
+    qh_core_submit(f.core, 1, a, NULL, f.clock.t_us);
+    qh_core_submit(f.core, 2, b, NULL, f.clock.t_us);
     run(&f, 1000);
     for (qh_job_id id = 1; id <= 2; id++) {
         CHECK_INT(done_of(&f, id, 0)->finish, QH_FINISH_ERROR);
@@ -290,8 +290,8 @@ TEST(a_paused_job_sits_out_steps_and_goes_on_where_it_was)
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){0});
     _Atomic unsigned flags = 0;
-    qh_core_submit(f.core, 1, a_gen(8, 30), &flags);
-    qh_core_submit(f.core, 2, a_gen(9, 30), NULL);
+    qh_core_submit(f.core, 1, a_gen(8, 30), &flags, f.clock.t_us);
+    qh_core_submit(f.core, 2, a_gen(9, 30), NULL, f.clock.t_us);
     run(&f, 5);
     atomic_fetch_or(&flags, QH_FLAG_PAUSED);
     run(&f, 100);
@@ -311,8 +311,8 @@ TEST(a_job_paused_for_long_gives_its_slot_to_one_that_waits)
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){.max_seqs = 1});
     _Atomic unsigned flags = 0;
-    qh_core_submit(f.core, 1, a_gen(8, 30), &flags);
-    qh_core_submit(f.core, 2, a_gen(9, 5), NULL);
+    qh_core_submit(f.core, 1, a_gen(8, 30), &flags, f.clock.t_us);
+    qh_core_submit(f.core, 2, a_gen(9, 5), NULL, f.clock.t_us);
     run(&f, 5);
     atomic_fetch_or(&flags, QH_FLAG_PAUSED);
     run(&f, 10);
@@ -332,7 +332,7 @@ TEST(without_room_for_events_text_is_joined_and_at_the_bound_the_job_waits)
     fixture f;
     open_core(&f, (qh_backend_limits){200, 128, 8, 16, 12000}, (qh_engine_config){.max_context = 10000});
     f.max_events = 0;
-    qh_core_submit(f.core, 1, a_gen(8, 6000), NULL);
+    qh_core_submit(f.core, 1, a_gen(8, 6000), NULL, f.clock.t_us);
     run(&f, 20000);
     CHECK(qh_core_has_untold(f.core));
     int64_t n_steps = f.fake.n_steps;
@@ -357,11 +357,11 @@ TEST(a_job_of_higher_priority_takes_the_slot_and_the_other_ends_with_the_same_to
     for (int round = 0; round < 2; round++) {
         int n = 0;
         open_core(&f, ROOMY, (qh_engine_config){.max_seqs = 1});
-        qh_core_submit(f.core, 1, a_gen(100, 40), NULL);
+        qh_core_submit(f.core, 1, a_gen(100, 40), NULL, f.clock.t_us);
         run(&f, 10);
         qh_gen *high = a_gen(60, 5);
         high->priority = 1;
-        if (round) qh_core_submit(f.core, 2, high, NULL);
+        if (round) qh_core_submit(f.core, 2, high, NULL, f.clock.t_us);
         else qh_gen_free(high);
         run(&f, 200);
         CHECK_INT(done_of(&f, 1, 0)->usage.n_preempted, round);
@@ -384,7 +384,7 @@ TEST(min_tokens_bans_stop_tokens_until_then)
     g->n_stop_tokens = N_VOCAB - 4;                     /* nearly everything stops */
     g->stop_tokens = qh_alloc0(sizeof(qh_token) * N_VOCAB);
     for (int i = 0; i < g->n_stop_tokens; i++) g->stop_tokens[i] = i;
-    qh_core_submit(f.core, 1, g, NULL);
+    qh_core_submit(f.core, 1, g, NULL, f.clock.t_us);
     run(&f, 300);
     CHECK_INT(done_of(&f, 1, 0)->finish, QH_FINISH_STOP);
     int n = n_tokens_of(&f, 1, 0);
@@ -400,8 +400,8 @@ TEST(banning_every_token_fails_the_request_and_says_why)
     g->sampling.n_bias = N_VOCAB;
     g->sampling.bias = qh_alloc0(sizeof(qh_logit_bias) * N_VOCAB);
     for (int i = 0; i < N_VOCAB; i++) g->sampling.bias[i] = (qh_logit_bias){i, -__builtin_inff()};
-    qh_core_submit(f.core, 1, g, NULL);
-    qh_core_submit(f.core, 2, a_gen(6, 3), NULL);
+    qh_core_submit(f.core, 1, g, NULL, f.clock.t_us);
+    qh_core_submit(f.core, 2, a_gen(6, 3), NULL, f.clock.t_us);
     run(&f, 100);
     CHECK_INT(done_of(&f, 1, 0)->status, QH_EINVAL);
     CHECK(strstr(done_of(&f, 1, 0)->message, "logit_bias"));
@@ -417,11 +417,11 @@ TEST(a_lost_device_fails_every_job_and_those_that_come_later)
     for (int in_wait = 0; in_wait < 2; in_wait++) {
         fixture f;
         open_core(&f, ROOMY, (qh_engine_config){.max_seqs = 2});
-        for (qh_job_id id = 1; id <= 4; id++) qh_core_submit(f.core, id, a_gen(8, 50), NULL);
+        for (qh_job_id id = 1; id <= 4; id++) qh_core_submit(f.core, id, a_gen(8, 50), NULL, f.clock.t_us);
         run(&f, 3);
         f.fake.fail_in = 1, f.fake.fail_with = QH_EDEVICE, f.fake.fails_wait = in_wait;
         run(&f, 10);
-        qh_core_submit(f.core, 5, a_gen(8, 50), NULL);
+        qh_core_submit(f.core, 5, a_gen(8, 50), NULL, f.clock.t_us);
         run(&f, 10);
         for (qh_job_id id = 1; id <= 5; id++) {
             CHECK_INT(done_of(&f, id, 0)->status, QH_EDEVICE);
@@ -436,7 +436,7 @@ TEST(another_failure_fails_the_jobs_of_that_step_only_and_caches_nothing_of_it)
 {
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){.max_seqs = 2});
-    for (qh_job_id id = 1; id <= 3; id++) qh_core_submit(f.core, id, a_gen(80, 20), NULL);
+    for (qh_job_id id = 1; id <= 3; id++) qh_core_submit(f.core, id, a_gen(80, 20), NULL, f.clock.t_us);
     f.fake.fail_in = 1, f.fake.fail_with = QH_EIO, f.fake.fails_wait = true;
     run(&f, 200);
     CHECK_INT(done_of(&f, 1, 0)->status, QH_EIO);
@@ -455,7 +455,7 @@ TEST(a_failed_page_copy_fails_its_choice_only)
     qh_gen *g = a_gen(10, 20);
     g->n_choices = 2;
     f.fake.fails_copy = true;
-    qh_core_submit(f.core, 1, g, NULL);
+    qh_core_submit(f.core, 1, g, NULL, f.clock.t_us);
     run(&f, 200);
     CHECK_INT(done_of(&f, 1, 0)->status, QH_EIO);
     CHECK_INT(done_of(&f, 1, 1)->finish, QH_FINISH_LENGTH);
@@ -467,7 +467,7 @@ TEST(metrics_count_what_was_done)
 {
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){.metric_labels = "model=\"step_test\""});
-    qh_core_submit(f.core, 1, a_gen(70, 10), NULL);
+    qh_core_submit(f.core, 1, a_gen(70, 10), NULL, f.clock.t_us);
     run(&f, 100);
     qh_str out = {0};
     qh_metric_write(&out);
