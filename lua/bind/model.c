@@ -98,7 +98,7 @@ static int open_go_on(lua_State *L, int status, lua_KContext ctx)
     qh_scope_remove(&q->scoped);
     question_free(q);
     if (m) return use_model(L, m);
-    luaL_where(L, 1);
+    qh_push_app_line(L);
     lua_insert(L, -2);
     lua_concat(L, 2);
     return lua_error(L);

@@ -105,7 +105,9 @@ static file_read *read_begin(lua_State *L, const char *root, char *path, char *o
     return r;
 }
 
-static void push_relative(lua_State *L, const char *path)
+/* Names of chunks: "@" and the path below the app's folder; "=" and the path below the library's. Both
+ * show the path only; the first byte tells whose code it is. */
+static void push_chunk_name(lua_State *L, const char *path)
 {
     const char *root = qh_vm_of(L)->opts.app_dir;
     size_t n = root ? strlen(root) : 0;
@@ -113,8 +115,8 @@ static void push_relative(lua_State *L, const char *path)
     lua_pushfstring(L, "@%s", path);
 }
 
-/* Push the compiled chunk and its path; raises. Consumes r. */
-static void read_compile(lua_State *L, file_read *r)
+/* Push the compiled chunk and its path; raises. Consumes r. library_file: NULL for a file of the app. */
+static void read_compile(lua_State *L, file_read *r, const char *library_file)
 {
     qh_vm *vm = qh_vm_of(L);
     for (int i = 0; i < 2 && r->paths[i]; i++)
@@ -124,7 +126,8 @@ static void read_compile(lua_State *L, file_read *r)
     if (r->err.status) {
         lua_pushstring(L, r->err.msg);
     } else {
-        push_relative(L, r->paths[r->found]);
+        if (library_file) lua_pushfstring(L, "=%s", library_file);
+        else push_chunk_name(L, r->paths[r->found]);
         status = luaL_loadbufferx(L, qh_str_z(&r->text), r->text.len, lua_tostring(L, -1), "t");
         lua_remove(L, -2);
     }
@@ -194,10 +197,10 @@ static void load_library(lua_State *L, const char *name)
         r->paths[0] = qh_str_steal(&path);
         r->work.free = read_free;
         read_run(&r->work);
-        read_compile(L, r);
+        read_compile(L, r, m->file);
         lua_pop(L, 1);
     } else {
-        lua_pushfstring(L, "@%s", m->file);
+        lua_pushfstring(L, "=%s", m->file);
         if (luaL_loadbufferx(L, m->source, m->len_bytes, lua_tostring(L, -1), "t")) lua_error(L);
         lua_remove(L, -2);
     }
@@ -231,6 +234,33 @@ static int library_require(lua_State *L)
     const char *name = luaL_checkstring(L, 1);
     if (!is_library_name(name)) name = lua_pushfstring(L, "qhost.%s", name);
     return qh_module_require(L, name);
+}
+
+void qh_push_app_line(lua_State *L)
+{
+    lua_Debug ar;
+    for (int level = 0; lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        if (*ar.source != '@' || ar.currentline <= 0) continue;
+        lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+        return;
+    }
+    lua_pushliteral(L, "");
+}
+
+/* error(message, level): a level of 2 or more blames the app, however many calls of the library there
+ * are in between. */
+static int library_error(lua_State *L)
+{
+    lua_Integer level = luaL_optinteger(L, 2, 1);
+    lua_settop(L, 1);
+    if (lua_type(L, 1) == LUA_TSTRING && level > 0) {
+        if (level > 1) qh_push_app_line(L);
+        else luaL_where(L, 1);
+        lua_insert(L, 1);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
 }
 
 void qh_module_bind(lua_State *L, const char *name)
@@ -281,7 +311,7 @@ static int run_done(lua_State *L, int status, lua_KContext ctx)
 
 static int compile_protected(lua_State *L)
 {
-    read_compile(L, lua_touserdata(L, 1));
+    read_compile(L, lua_touserdata(L, 1), NULL);
     return 2;
 }
 
@@ -349,7 +379,7 @@ static int main_ready(lua_State *L, int status, lua_KContext ctx)
     (void)status;
     file_read *r = (file_read *)ctx;
     if (!qh_work_is_done(L, &r->work)) return qh_task_park(L, "load", ctx, main_ready);
-    read_compile(L, r);
+    read_compile(L, r, NULL);
     return 2;
 }
 
@@ -366,6 +396,8 @@ void qh_module_open(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, QH_LIB_GLOBALS);
     lua_pushcfunction(L, library_require);
     lua_setfield(L, -2, "require");
+    lua_pushcfunction(L, library_error);
+    lua_setfield(L, -2, "error");
     lua_pop(L, 1);
 
     /* the view of the app's globals reads its own table: reach it through the metatable */

@@ -26,3 +26,6 @@ void qh_module_bind(lua_State *L, const char *name);
 /* Push the value of a library module, as library code sees it. Raises; runs the chunk on first use. */
 int  qh_module_require(lua_State *L, const char *name);
 
+/* Push "app.lua:12: ", the innermost line of the app that is at work, or "" when there is none: what
+ * the library does is the doing of the app that called it. */
+void qh_push_app_line(lua_State *L);

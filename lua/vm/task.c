@@ -1,5 +1,6 @@
 /* task.c - see task.h */
 #include "lua/vm/vm_private.h"
+#include "lua/vm/module.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include <lauxlib.h>
@@ -463,15 +464,20 @@ static int fail_to_wait(lua_State *L, const char *what)
         }
     }
     if (!inside) inside = "this function";
-    for (int level = 1; lua_getstack(L, level, &ar); level++) {
-        lua_getinfo(L, "Sl", &ar);
-        if (ar.currentline > 0) {
-            lua_pushfstring(L, "%s cannot wait inside %s, %s:%d", what, inside, ar.short_src,
-                            ar.currentline);
-            return lua_error(L);
-        }
-    }
-    lua_pushfstring(L, "%s cannot wait inside %s", what, inside);
+    qh_push_app_line(L);
+    size_t n;
+    const char *place = lua_tolstring(L, -1, &n);
+    if (n) lua_pushfstring(L, "%s cannot wait inside %s, %s", what, inside, place);
+    else lua_pushfstring(L, "%s cannot wait inside %s", what, inside);
+    if (n) lua_pushlstring(L, lua_tostring(L, -1), lua_rawlen(L, -1) - 2);      /* without ": " */
+    return lua_error(L);
+}
+
+static int fail_at_app(lua_State *L, const char *why, const char *what)
+{
+    qh_push_app_line(L);
+    lua_pushfstring(L, "%s %s", what, why);
+    lua_concat(L, 2);
     return lua_error(L);
 }
 
@@ -479,8 +485,8 @@ void qh_task_may_park(lua_State *L, const char *what)
 {
     qh_vm *vm = qh_vm_of(L);
     qh_task_check(L);
-    if (!vm->running || !vm->opts.loop) luaL_error(L, "%s cannot wait here", what);
-    if (vm->running->limits.is_pure) luaL_error(L, "%s cannot be used while the app loads", what);
+    if (!vm->running || !vm->opts.loop) fail_at_app(L, "cannot wait here", what);
+    if (vm->running->limits.is_pure) fail_at_app(L, "cannot be used while the app loads", what);
     if (!can_yield(vm, L)) fail_to_wait(L, what);
 }
 
@@ -490,7 +496,7 @@ int qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFunction
 {
     qh_vm *vm = qh_vm_of(L);
     qh_task_check(L);
-    if (!vm->running || !vm->opts.loop) return luaL_error(L, "%s cannot wait here", what);
+    if (!vm->running || !vm->opts.loop) return fail_at_app(L, "cannot wait here", what);
     if (!can_yield(vm, L)) return fail_to_wait(L, what);
     vm->yield_kind = QH_YIELD_PARK;
     return lua_yieldk(L, 0, ctx, k);

@@ -63,7 +63,7 @@ static inline qh_task *task_of(fixture *f, const char *source, outcome *o)
 {
     lua_State *L = qh_vm_lua(f->vm);
     qh_vm_privileged_begin(f->vm);
-    if (luaL_loadbufferx(L, source, strlen(source), "=test", "t")) fail_msg("%s", lua_tostring(L, -1));
+    if (luaL_loadbufferx(L, source, strlen(source), "@test", "t")) fail_msg("%s", lua_tostring(L, -1));
     qh_vm_privileged_end(f->vm);
     *o = (outcome){0};
     return qh_task_new(f->vm, 0, &f->limits, &OUTCOME_OPS, o);
