@@ -429,7 +429,7 @@ end)
 filter("sort", { "reverse", "case_sensitive", "attribute" }, 0, function(st, v, reverse, case_sensitive, attribute)
   local list, n = elements(st, v)
   local keys = sorting.keys_by(st, list, n, sorting.multi_getter(attribute, not flag(case_sensitive)))
-  return value.list(sorting.sorted(st, list, n, keys, flag(reverse)))
+  return value.list(sorting.sorted(st, list, n, keys, flag(reverse), true))
 end)
 
 filter("dictsort", { "case_sensitive", "by", "reverse" }, 0, function(st, v, case_sensitive, by, reverse)

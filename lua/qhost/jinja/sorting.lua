@@ -24,15 +24,18 @@ local function merge(order, out, low, mid, high, before)
 end
 
 --- Sort a copy of list[1..n] by keys[1..n], keeping the order of equal ones (table.sort does not,
---- and its comparator could not be interrupted).
-function M.sorted(st, list, n, keys, reverse)
+--- and its comparator could not be interrupted). `as_lists`: compare the keys as elements of lists
+--- are, so that equal ones need no order.
+function M.sorted(st, list, n, keys, reverse, as_lists)
   take(st, 64 * n)
   local order, spare = {}, {}
   for i = 1, n do order[i] = i end
   local function before(a, b)
     work(st, 2)
-    if reverse then return value.less(st, keys[b], keys[a], "<") end
-    return value.less(st, keys[a], keys[b], "<")
+    if reverse then a, b = b, a end
+    local x, y = keys[a], keys[b]
+    if as_lists and type(x) == "table" and value.equal(st, x, y) then return false end
+    return value.less(st, x, y, "<")
   end
   local width = 1
   while width < n do
