@@ -98,13 +98,8 @@ static qh_status read_arch(qh_desc *d, source *s, const struct arch_row **row)
         s->arch = arch_table[i].name;
         return QH_OK;
     }
-    char shown[33];                     /* the file's bytes, fit for a message */
-    size_t n = name.len < sizeof shown - 1 ? name.len : sizeof shown - 1;
-    for (size_t i = 0; i < n; i++)
-        shown[i] = name.data[i] < 0x20 || name.data[i] > 0x7e ? '?' : name.data[i];
-    shown[n] = 0;
     return qh_fail(s->err, QH_EUNSUPPORTED, "%s: architecture '%s' is not supported, expected one of: %s",
-                   qh_gguf_path(s->g), shown, qh_arch_names());
+                   qh_gguf_path(s->g), qh_gguf_show(name).text, qh_arch_names());
 }
 
 static qh_status refuse_foreign(source *s)
@@ -186,7 +181,9 @@ static qh_status read_scale_kind(qh_desc *d, source *s)
     if (slice_is(type, "yarn")) d->rope_scale = QH_ROPE_SCALE_YARN;
     else if (slice_is(type, "linear")) d->rope_scale = is_scaled ? QH_ROPE_SCALE_LINEAR : QH_ROPE_SCALE_NONE;
     else if (slice_is(type, "none")) d->rope_scale = QH_ROPE_SCALE_NONE;
-    else return unsupported(s, "rope.scaling.type", "none, linear or yarn");
+    else
+        return qh_fail(s->err, QH_EUNSUPPORTED, "%s: key '%s': is '%s', expected none, linear or yarn",
+                       qh_gguf_path(s->g), key_of(s, "rope.scaling.type"), qh_gguf_show(type).text);
     if (d->rope_scale == QH_ROPE_SCALE_NONE) d->rope_scale_factor = 1;
     if (!qh_gguf_find_tensor(s->g, "rope_freqs.weight")) return QH_OK;
     if (d->rope_scale != QH_ROPE_SCALE_NONE)

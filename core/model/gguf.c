@@ -446,6 +446,17 @@ qh_status qh_gguf_array(const qh_gguf *g, const char *key, qh_gguf_type item_typ
     return QH_OK;
 }
 
+qh_gguf_shown qh_gguf_show(qh_slice s)
+{
+    enum { MAX_SHOWN = 40 };
+    qh_gguf_shown shown = {{0}};
+    const size_t n = s.len < MAX_SHOWN ? s.len : MAX_SHOWN;
+    for (size_t i = 0; i < n; i++)
+        shown.text[i] = s.data[i] < 0x20 || s.data[i] > 0x7e ? '?' : s.data[i];
+    if (n < s.len) memcpy(shown.text + n, "...", 3);
+    return shown;
+}
+
 /* ---- the tensor directory ---- */
 
 /* Types of ggml that a file may hold and that are not in QH_DTYPE_LIST, for a message by name. */

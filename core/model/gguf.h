@@ -111,6 +111,12 @@ qh_status qh_gguf_string(const qh_gguf *g, const char *key, qh_slice *out, qh_er
 qh_status qh_gguf_array(const qh_gguf *g, const char *key, qh_gguf_type item_type,
                         int64_t min_items, int64_t max_items, const qh_gguf_kv **out, qh_err *err);
 
+/* A string of the file, fit for a message: printable ASCII, at most 40 characters of it. */
+typedef struct {
+    char text[44];
+} qh_gguf_shown;
+qh_gguf_shown qh_gguf_show(qh_slice s);
+
 /* Walk the items of an entry. */
 typedef struct {
     qh_gguf_type type;

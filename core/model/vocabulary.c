@@ -42,8 +42,8 @@ static qh_status read_kind(source *s)
     if (slice_is(kind, "gpt2")) s->spec.kind = QH_TOKENIZER_BPE;
     else if (slice_is(kind, "llama")) s->spec.kind = QH_TOKENIZER_SPM;
     else
-        return qh_fail(s->err, QH_EUNSUPPORTED, "%s: key '%s': this kind of tokenizer is not supported, "
-                       "expected gpt2 (byte-level BPE) or llama (SentencePiece BPE)", qh_gguf_path(s->g), key);
+        return qh_fail(s->err, QH_EUNSUPPORTED, "%s: key '%s': is '%s', expected gpt2 (byte-level BPE) or "
+                       "llama (SentencePiece BPE)", qh_gguf_path(s->g), key, qh_gguf_show(kind).text);
     return QH_OK;
 }
 

@@ -251,7 +251,7 @@ static const struct {
     const char *says;
 } bad_vocabs[] = {
     {put_bpe, "tokenizer.ggml.model", NULL, QH_ENOTFOUND, "key 'tokenizer.ggml.model': missing, expected a string"},
-    {put_bpe, "tokenizer.ggml.model", kind_bert, QH_EUNSUPPORTED, "key 'tokenizer.ggml.model': this kind of tokenizer"},
+    {put_bpe, "tokenizer.ggml.model", kind_bert, QH_EUNSUPPORTED, "key 'tokenizer.ggml.model': is 'bert', expected gpt2"},
     {put_bpe, "tokenizer.ggml.tokens", NULL, QH_ENOTFOUND, "key 'tokenizer.ggml.tokens': missing, expected an array"},
     {put_bpe, "tokenizer.ggml.tokens", tokens_none, QH_EFORMAT, "key 'tokenizer.ggml.tokens': has 0 items, expected"},
     {put_bpe, "tokenizer.ggml.tokens", tokens_string, QH_EFORMAT, "key 'tokenizer.ggml.tokens': is a string, expected"},

@@ -170,7 +170,7 @@ static const struct {
     {"llama.rope.freq_base", base_inf, 0, QH_EFORMAT, "key 'llama.rope.freq_base': is inf, expected a float from 2"},
     {NULL, rope_dim_64, 0, QH_EFORMAT, "key 'llama.rope.dimension_count': is 64, expected an integer from 2 to 32"},
     {NULL, rope_dim_7, 0, QH_EFORMAT, "key 'llama.rope.dimension_count': is 7, expected an even number up to 32"},
-    {NULL, longrope, 0, QH_EUNSUPPORTED, "key 'llama.rope.scaling.type': not supported by this version, expected none,"},
+    {NULL, longrope, 0, QH_EUNSUPPORTED, "key 'llama.rope.scaling.type': is 'longrope', expected none, linear or yarn"},
     {NULL, attn_factor, 0, QH_EUNSUPPORTED, "key 'llama.rope.scaling.attn_factor': not supported by this version"},
     {NULL, scaled_and_factors, 0, QH_EUNSUPPORTED, "expected none, as the file has rope_freqs.weight"},
     {"llama.vocab_size", NULL, 0, QH_ENOTFOUND, "key 'llama.vocab_size': missing, expected an integer"},
@@ -291,6 +291,25 @@ TEST(yarn_keeps_fast_pairs_interpolates_slow_ones_and_scales_attention)
     CHECK(freq[0] == plain[0]);                             /* 40 turns in 256 positions */
     CHECK(fabs(freq[15] * 4 / plain[15] - 1) < 1e-12);      /* under one turn */
     for (int j = 1; j < 16; j++) CHECK(freq[j] < freq[j - 1] && freq[j] >= plain[j] / 4 * (1 - 1e-12));
+}
+
+static void context_262144(gguf_builder *b) { gb_u32(b, "llama.context_length", 262144); }
+
+TEST(contexts_of_262144_are_described_and_turned_precisely)
+{
+    recipe r = llama;
+    r.drop_key = "llama.context_length";
+    r.more = context_262144;
+    loaded l;
+    CHECK_OK(load(&l, &r));
+    CHECK_INT(l.d.n_ctx_train, 262144);
+    double freq[16];
+    qh_rope_freqs(&l.d, NULL, freq);
+    for (int j = 0; j < 16; j++) {          /* against the definition in long double */
+        const long double angle = 262143 * powl(50000, -j / 16.0L);
+        CHECK(fabsl(262143 * (long double)freq[j] - angle) < 1e-9L);
+    }
+    unload(&l);
 }
 
 TEST(a_sliding_window_limits_the_context_that_is_exact)
