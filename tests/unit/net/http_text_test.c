@@ -1,5 +1,6 @@
 #include "test.h"
 #include "net/http_text.h"
+#include "net/sha256.h"
 
 TEST(sse_splits_lines_and_names_events)
 {
@@ -47,6 +48,27 @@ TEST(reasons_are_known_or_empty)
 {
     CHECK_STR(qh_http_reason(404), "Not Found");
     CHECK_STR(qh_http_reason(299), "");
+}
+
+/* FIPS 180-4 examples: the empty message, "abc", and a million times 'a'. */
+TEST(sha256_gives_the_published_sums_in_any_pieces)
+{
+    char hex[QH_SHA256_HEX_BYTES], piece[1000];
+    qh_sha256 *h = qh_sha256_new();
+    qh_sha256_hex(h, hex);
+    CHECK_STR(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    qh_sha256_restart(h);
+    qh_sha256_add(h, "a", 1);
+    qh_sha256_add(h, "bc", 2);
+    qh_sha256_hex(h, hex);
+    CHECK_STR(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    qh_sha256_restart(h);
+    memset(piece, 'a', sizeof piece);
+    for (int i = 0; i < 1000; i++) qh_sha256_add(h, piece, sizeof piece);
+    qh_sha256_hex(h, hex);
+    CHECK_STR(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    qh_sha256_free(h);
+    CHECK(qh_sha256_is_hex(hex) && !qh_sha256_is_hex("abc") && !qh_sha256_is_hex(""));
 }
 
 TEST_MAIN()
