@@ -39,12 +39,14 @@ local find, sub, match = string.find, string.sub, string.match
 local Parser = {}
 Parser.__index = Parser
 
--- Longest end of `s` that may begin `mark` (shorter than it).
+-- Length of the longest end of `s` that may begin `mark`, being shorter.
 local function partial(s, mark)
-  for n = math.min(#mark - 1, #s), 1, -1 do
-    if sub(s, -n) == sub(mark, 1, n) then return n end
+  local first, at = sub(mark, 1, 1), math.max(#s - #mark + 1, 0)
+  while true do
+    at = find(s, first, at + 1, true)
+    if not at then return 0 end
+    if sub(mark, 1, #s - at + 1) == sub(s, at) then return #s - at + 1 end
   end
-  return 0
 end
 
 -- Events ---------------------------------------------------------------------------------------------
@@ -72,12 +74,12 @@ end
 -- States: each takes self.pending and gives true when it could go on, false when it needs more ------
 local STATE = {}
 
--- Leftmost marker in `s`, the longest of those at one place: its position and itself.
+-- Leftmost marker in `s`: its position and itself.
 local function find_marker(markers, s)
   local best, at
   for _, marker in ipairs(markers) do
     local i = find(s, marker.open, 1, true)
-    if i and (not at or i < at or (i == at and #marker.open > #best.open)) then best, at = marker, i end
+    if i and (not at or i < at) then best, at = marker, i end
   end
   return at, best
 end
@@ -126,7 +128,8 @@ function STATE.text(self)
   if self.at_start then
     if self.format.bare and self.ctx.tools then
       local is = looks_like_call(s)
-      if is == nil and not self.is_final and not find_marker(self.markers, s) and find(s, "^%s*[{%[]") then return false end
+      local is_open = is == nil and not self.is_final and find(s, "^%s*[{%[]")
+      if is_open and not find_marker(self.markers, s) then return false end
       if is then
         self.at_start = false
         self.blank, self.pending = match(s, "^(%s*)(.*)$")
