@@ -20,7 +20,24 @@ qh_rng_block qh_rng_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_l
 
 uint32_t qh_rng_gumbel_bits(uint64_t seed, uint32_t choice, uint32_t position, uint32_t token_id)
 {
-    return qh_rng_philox(seed, choice, (uint64_t)position << 32 | token_id).v[0];
+    return qh_rng_philox(seed, choice, (uint64_t)position << 32 | token_id >> 2).v[token_id & 3];
+}
+
+/* Sixteen blocks side by side, in loops that compilers turn into vectors. */
+void qh_rng_gumbel_bits64(uint64_t seed, uint32_t choice, uint32_t position, uint32_t first_id, uint32_t bits[64])
+{
+    enum { N = 16 };
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32), c0[N], c1[N], c2[N], c3[N];
+    for (uint32_t i = 0; i < N; i++) c0[i] = (first_id >> 2) + i, c1[i] = position, c2[i] = choice, c3[i] = 0;
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < N; i++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * c0[i], p1 = (uint64_t)0xCD9E8D57u * c2[i];
+            uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1;
+            c1[i] = (uint32_t)p1, c3[i] = (uint32_t)p0, c0[i] = n0, c2[i] = n2;
+        }
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < N; i++) bits[4 * i] = c0[i], bits[4 * i + 1] = c1[i], bits[4 * i + 2] = c2[i], bits[4 * i + 3] = c3[i];
 }
 
 /* 1 - u = (2j - 1) / 2^24 with j = 2^23 - (bits >> 9), at least 2^-(24 - floor(log2(2j - 1))). */

@@ -6,6 +6,7 @@
 
 enum { LANES = 4 };       /* what every x86-64 and AArch64 has */
 typedef float v4f __attribute__((vector_size(LANES * sizeof(float))));
+typedef uint64_t v2u __attribute__((vector_size(LANES * sizeof(float))));
 typedef uint32_t v4u __attribute__((vector_size(LANES * sizeof(uint32_t))));
 typedef int32_t v4i __attribute__((vector_size(LANES * sizeof(int32_t))));
 
@@ -104,16 +105,40 @@ double qh_logits_sum_exp(const qh_logits *l)
     return total;
 }
 
-int qh_logits_gather(const qh_logits *l, float lo, qh_cand *out)
+/* Groups of four in which nothing is wanted are skipped; the others are written without branches: each
+ * token is stored, and kept by counting it. */
+int qh_logits_gather(const qh_logits *l, float lo, float hi, qh_cand *out)
 {
     int n = 0;
     for (int b = 0; b < qh_logits_n_blocks(l->n); b++) {
         if (l->block_max[b] < lo) continue;
-        int end = (b + 1) * QH_LOGITS_BLOCK < l->n ? (b + 1) * QH_LOGITS_BLOCK : l->n;
-        for (int i = b * QH_LOGITS_BLOCK; i < end; i++)
-            if (l->v[i] >= lo) out[n++] = (qh_cand){.id = i, .logit = l->v[i]};
+        int i = b * QH_LOGITS_BLOCK, end = i + QH_LOGITS_BLOCK < l->n ? i + QH_LOGITS_BLOCK : l->n;
+        for (; i + LANES < end; i += LANES) {
+            v4f x = load4(l->v + i);
+            v2u any = (v2u)((x >= lo) & (x < hi));
+            if (!(any[0] | any[1])) continue;
+            for (int k = 0; k < LANES; k++) {
+                out[n].id = i + k, out[n].logit = x[k];
+                n += x[k] >= lo && x[k] < hi;
+            }
+        }
+        for (; i < end; i++)
+            if (l->v[i] >= lo && l->v[i] < hi) out[n++] = (qh_cand){.id = i, .logit = l->v[i]};
     }
     return n;
+}
+
+double qh_cands_weigh(qh_cand *c, int n, float max)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i += LANES) {
+        int n_left = n - i < LANES ? n - i : LANES;
+        v4f x = {0};
+        for (int k = 0; k < n_left; k++) x[k] = c[i + k].logit - max;
+        x = exp4(x);
+        for (int k = 0; k < n_left; k++) sum += c[i + k].weight = x[k];
+    }
+    return sum;
 }
 
 /* Each of the k best blocks has a token that reaches the k-th best block maximum. */

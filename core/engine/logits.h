@@ -36,9 +36,13 @@ typedef struct {
     float key, weight;          /* of the selection at work */
 } qh_cand;
 
-/* Every token with lo <= logit: appended to out in ascending order of id. Returns how many. lo must be
- * finite, so that banned tokens stay out; out has room for n. */
-int qh_logits_gather(const qh_logits *l, float lo, qh_cand *out);
+/* Every token with lo <= logit < hi, in ascending order of id. Returns how many. lo must be finite, so
+ * that banned tokens stay out. out has room for QH_CAND_SLACK more than it will hold. */
+enum { QH_CAND_SLACK = 4 };
+int qh_logits_gather(const qh_logits *l, float lo, float hi, qh_cand *out);
+
+/* Set weight = exp(logit - max) for n candidates; returns their sum. */
+double qh_cands_weigh(qh_cand *c, int n, float max);
 
 /* A bound that at least k tokens reach, near the k-th largest logit. scratch: [n_blocks]. */
 float qh_logits_bound_of_best(const qh_logits *l, int k, float *scratch);

@@ -1,9 +1,8 @@
 /* sampler.c - see sampler.h */
 #include "engine/sampler.h"
 #include "base/mem.h"
-#include "base/rng.h"
 #include "engine/dry.h"
-#include "engine/truncate.h"
+#include "engine/race.h"
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -15,7 +14,7 @@ struct qh_sampler {
     float *row;                 /* [n_vocab] the edited copy */
     int *counts;                /* [n_vocab] zeros between calls */
     int *lengths;               /* [max_tokens] */
-    qh_cand *list;              /* [n_vocab] */
+    qh_cand *list;              /* [n_vocab + QH_CAND_SLACK] */
     float *block_max, *scratch; /* [n_blocks] */
 };
 
@@ -30,7 +29,7 @@ qh_status qh_sampler_new(qh_sampler **out, const qh_vocab *vocab, int n_vocab, i
     s->row = qh_try_alloc0(n, sizeof *s->row);
     s->counts = qh_try_alloc0(n, sizeof *s->counts);
     s->lengths = qh_try_alloc0((size_t)max_tokens, sizeof *s->lengths);
-    s->list = qh_try_alloc0(n, sizeof *s->list);
+    s->list = qh_try_alloc0(n + QH_CAND_SLACK, sizeof *s->list);
     s->block_max = qh_try_alloc0(n_blocks, sizeof *s->block_max);
     s->scratch = qh_try_alloc0(n_blocks, sizeof *s->scratch);
     if (!s->row || !s->counts || !s->lengths || !s->list || !s->block_max || !s->scratch) {
@@ -67,51 +66,6 @@ static const float *edited_row(qh_sampler *s, const qh_draw *d)
     return s->row;
 }
 
-/* The race for the largest logit / temperature + noise. */
-typedef struct {
-    const qh_draw *d;
-    float max;                  /* the largest logit: scores are relative to it */
-    float best;                 /* score of the leader */
-    qh_token leader;
-} race;
-
-
-
-
-static void run(race *r, qh_token id, float logit)
-{
-    const qh_draw *d = r->d;
-    float lead = (logit - r->max) / d->spec->temperature;
-    if (lead + QH_RNG_GUMBEL_MAX < r->best) return;
-    float bound, noise = 0;
-    uint32_t bits = qh_rng_gumbel_bits(d->seed, d->choice, (uint32_t)d->history.n_tokens, (uint32_t)id);
-    bound = qh_rng_gumbel_bound(bits);
-    if (lead + bound < r->best) return;
-    noise = qh_rng_gumbel_of(bits);
-    float score = lead + noise;
-    if (score > r->best || (score == r->best && id < r->leader)) r->best = score, r->leader = id;
-}
-
-static qh_token draw_from_row(race *r, const qh_logits *l)
-{
-    run(r, l->argmax, l->max);
-    for (int b = 0; b < qh_logits_n_blocks(l->n); b++) {
-        float lo = (r->best - QH_RNG_GUMBEL_MAX) * r->d->spec->temperature + r->max;
-        lo -= fabsf(lo) * 1e-5f;
-        if (l->block_max[b] < lo) continue;
-        int end = (b + 1) * QH_LOGITS_BLOCK < l->n ? (b + 1) * QH_LOGITS_BLOCK : l->n;
-        for (int i = b * QH_LOGITS_BLOCK; i < end; i++)
-            if (l->v[i] >= lo && i != l->argmax) run(r, i, l->v[i]);
-    }
-    return r->leader;
-}
-
-static qh_token draw_from_list(race *r, const qh_cand_set *set)
-{
-    for (int i = 0; i < set->n; i++) run(r, set->list[i].id, set->list[i].logit);
-    return r->leader;
-}
-
 static qh_token best_of(const qh_cand_set *set)
 {
     if (set->is_all) return set->row->argmax;
@@ -121,12 +75,6 @@ static qh_token best_of(const qh_cand_set *set)
         if (c->logit > best->logit || (c->logit == best->logit && c->id < best->id)) best = c;
     }
     return best->id;
-}
-
-/* XTC's coin is keyed like the noise, with an id that no token has. */
-static float coin_of(const qh_draw *d)
-{
-    return qh_rng_unit(qh_rng_gumbel_bits(d->seed, d->choice, (uint32_t)d->history.n_tokens, UINT32_MAX));
 }
 
 qh_status qh_sampler_draw(qh_sampler *s, const qh_draw *d, qh_token *out, qh_err *err)
@@ -139,9 +87,9 @@ qh_status qh_sampler_draw(qh_sampler *s, const qh_draw *d, qh_token *out, qh_err
     qh_cand_set_init(&set, &row, s->list, s->scratch);
     bool is_greedy = d->spec->temperature == 0;
     bool may_drop_best = d->spec->typical_p < 1 || d->spec->xtc_probability > 0;
-    if (!is_greedy || may_drop_best) qh_truncate(&set, d->spec, coin_of(d));
-    race r = {.d = d, .max = row.max, .best = -INFINITY, .leader = QH_NO_TOKEN};
-    *out = is_greedy ? best_of(&set) : set.is_all ? draw_from_row(&r, &row) : draw_from_list(&r, &set);
+    const qh_noise noise = {d->seed, d->choice, (uint32_t)d->history.n_tokens};
+    if (!is_greedy || may_drop_best) qh_truncate(&set, d->spec, qh_noise_coin(&noise));
+    *out = is_greedy ? best_of(&set) : qh_race(&set, d->spec->temperature, &noise);
     return QH_OK;
 }
 
@@ -166,7 +114,7 @@ qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, f
     qh_cand_set_init(&set, &row, s->list, s->scratch);
     qh_sampling top = {.top_k = n_top, .top_p = 1, .typical_p = 1};
     qh_truncate(&set, &top, 1);
-    if (set.is_all) set.n = qh_logits_gather(&row, -FLT_MAX, set.list);
+    if (set.is_all) set.n = qh_logits_gather(&row, -FLT_MAX, INFINITY, set.list);
     qsort(set.list, (size_t)set.n, sizeof *set.list, cmp_best_first);
     for (int i = 0; i < set.n; i++) {
         top_ids[i] = set.list[i].id;

@@ -11,7 +11,7 @@ void qh_cand_set_init(qh_cand_set *s, const qh_logits *row, qh_cand *list, float
 
 static void make_list(qh_cand_set *s, float lo)
 {
-    s->n = qh_logits_gather(s->row, lo > -FLT_MAX ? lo : -FLT_MAX, s->list);
+    s->n = qh_logits_gather(s->row, lo > -FLT_MAX ? lo : -FLT_MAX, INFINITY, s->list);
     s->is_all = false;
 }
 
@@ -64,28 +64,29 @@ static void top_k(qh_cand_set *s, int k)
     s->n = select_mass(s->list, s->n, k);
 }
 
-/* Weigh the list by exp(logit - max); returns the sum. */
-static double weigh(qh_cand_set *s)
+static double weigh(qh_cand_set *s) { return qh_cands_weigh(s->list, s->n, s->row->max); }
+
+/* From the top down, layer by layer, until the list holds the mass. */
+static void gather_mass(qh_cand_set *s, double mass)
 {
+    float hi = INFINITY, depth = 4;
     double sum = 0;
-    for (int i = 0; i < s->n; i++) sum += s->list[i].weight = qh_exp_neg(s->list[i].logit - s->row->max);
-    return sum;
+    s->is_all = false;
+    s->n = 0;
+    while (sum < mass && hi > -FLT_MAX) {
+        float lo = depth < 120 ? s->row->max - depth : -FLT_MAX;    /* below, every weight is 0 */
+        int n = qh_logits_gather(s->row, lo, hi, s->list + s->n);
+        sum += qh_cands_weigh(s->list + s->n, n, s->row->max);
+        s->n += n;
+        hi = lo;
+        depth *= 1.4f;
+    }
 }
 
 static void top_p(qh_cand_set *s, float p)
 {
-    double target;
-    if (s->is_all) {
-        /* Widen the list from the top until it holds the mass. */
-        target = (double)p * qh_logits_sum_exp(s->row);
-        float depth = 4;
-        do {
-            make_list(s, s->row->max - depth);
-            depth *= 2;
-        } while (weigh(s) < target && depth < 400);
-    } else {
-        target = (double)p * weigh(s);
-    }
+    double target = (double)p * (s->is_all ? qh_logits_sum_exp(s->row) : weigh(s));
+    if (s->is_all) gather_mass(s, target);
     for (int i = 0; i < s->n; i++) s->list[i].key = -s->list[i].logit;
     s->n = select_mass(s->list, s->n, target);
 }

@@ -21,7 +21,7 @@
 typedef struct {
     const qh_logits *row;       /* borrowed */
     bool is_all;                /* the whole row; else the list */
-    qh_cand *list;              /* [n], borrowed scratch with room for the vocabulary */
+    qh_cand *list;              /* [n], borrowed scratch: room for the vocabulary and QH_CAND_SLACK */
     int n;
     float *scratch;             /* [n_blocks] */
 } qh_cand_set;

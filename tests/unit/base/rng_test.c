@@ -48,4 +48,13 @@ TEST(gumbel_noise_is_the_double_logarithm_and_below_its_bound)
     }
     CHECK(worst < 3e-7);
 }
+TEST(noise_of_64_tokens_at_once_is_the_noise_of_each)
+{
+    uint32_t bits[64];
+    for (uint32_t run = 0; run < 500; run++) {
+        uint32_t first = run % 2 ? run * 64 : UINT32_MAX - 63 - 4 * run;
+        qh_rng_gumbel_bits64(run * 0x123456789abcu, run % 5, run * 77, first, bits);
+        for (uint32_t i = 0; i < 64; i++) CHECK(bits[i] == qh_rng_gumbel_bits(run * 0x123456789abcu, run % 5, run * 77, first + i));
+    }
+}
 TEST_MAIN()

@@ -123,7 +123,7 @@ static void naive_truncate(naive_set *s, const float *row, int n_vocab, const qh
 static void check_truncation(const float *row, int n, const qh_sampling *spec, float coin)
 {
     static tok toks[MAX_VOCAB];
-    static qh_cand list[MAX_VOCAB];
+    static qh_cand list[MAX_VOCAB + QH_CAND_SLACK];
     static float block_max[MAX_VOCAB], scratch[MAX_VOCAB];
     static naive_set want;
     bool in_want[MAX_VOCAB] = {false}, in_got[MAX_VOCAB] = {false};
@@ -192,7 +192,7 @@ TEST(equal_logits_are_cut_by_id)
 {
     float row[200];
     qh_logits l;
-    qh_cand list[200];
+    qh_cand list[200 + QH_CAND_SLACK];
     float block_max[4], scratch[4];
     qh_cand_set set;
     qh_sampling s = none();
