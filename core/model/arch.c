@@ -177,6 +177,9 @@ static qh_status read_scale_kind(qh_desc *d, source *s)
         st = qh_gguf_string(s->g, key_of(s, "rope.scaling.type"), &type, s->err);
     if (st) return st;
     if (d->rope_scale_factor == 0) d->rope_scale_factor = 1;
+    if (d->rope_scale_factor < 1e-3f)   /* YaRN's magnitude would turn negative */
+        return qh_fail(s->err, QH_EFORMAT, "%s: key '%s': is %g, expected 0 (none) or at least 0.001",
+                       qh_gguf_path(s->g), key_of(s, factor_key), d->rope_scale_factor);
     const bool is_scaled = d->rope_scale_factor != 1;
     if (slice_is(type, "yarn")) d->rope_scale = QH_ROPE_SCALE_YARN;
     else if (slice_is(type, "linear")) d->rope_scale = is_scaled ? QH_ROPE_SCALE_LINEAR : QH_ROPE_SCALE_NONE;

@@ -7,14 +7,18 @@
 #include "model/weights.h"
 #include "model/rope.h"
 #include "model/quant.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const unsigned char *begin, *end;
 
-static void check(bool is_true)
+#define check(is_true) check_at((is_true), #is_true, __LINE__)
+static void check_at(bool is_true, const char *what, int line)
 {
-    if (!is_true) abort();
+    if (is_true) return;
+    fprintf(stderr, "gguf_fuzz.c:%d: not so: %s\n", line, what);
+    abort();
 }
 
 static void check_inside(const void *p, uint64_t len)

@@ -114,6 +114,7 @@ static void base_inf(gguf_builder *b) { gb_f32(b, "llama.rope.freq_base", INFINI
 static void rope_dim_64(gguf_builder *b) { gb_u32(b, "llama.rope.dimension_count", 64); }
 static void rope_dim_7(gguf_builder *b) { gb_u32(b, "llama.rope.dimension_count", 7); }
 static void longrope(gguf_builder *b) { gb_string(b, "llama.rope.scaling.type", "longrope"); }
+static void tiny_factor(gguf_builder *b) { gb_f32(b, "llama.rope.scaling.factor", 1e-6f); }
 static void attn_factor(gguf_builder *b) { gb_f32(b, "llama.rope.scaling.attn_factor", 2); }
 static void scaled_and_factors(gguf_builder *b)
 {
@@ -171,6 +172,7 @@ static const struct {
     {NULL, rope_dim_64, 0, QH_EFORMAT, "key 'llama.rope.dimension_count': is 64, expected an integer from 2 to 32"},
     {NULL, rope_dim_7, 0, QH_EFORMAT, "key 'llama.rope.dimension_count': is 7, expected an even number up to 32"},
     {NULL, longrope, 0, QH_EUNSUPPORTED, "key 'llama.rope.scaling.type': is 'longrope', expected none, linear or yarn"},
+    {NULL, tiny_factor, 0, QH_EFORMAT, "key 'llama.rope.scaling.factor': is 1e-06, expected 0 (none) or at least 0.001"},
     {NULL, attn_factor, 0, QH_EUNSUPPORTED, "key 'llama.rope.scaling.attn_factor': not supported by this version"},
     {NULL, scaled_and_factors, 0, QH_EUNSUPPORTED, "expected none, as the file has rope_freqs.weight"},
     {"llama.vocab_size", NULL, 0, QH_ENOTFOUND, "key 'llama.vocab_size': missing, expected an integer"},
