@@ -11,8 +11,11 @@ const qh_matrix_kernels *qh_matrix_kernels_of(qh_isa isa)
     case QH_ISA_AVXVNNI: return qh_isa_has_vex_vnni() ? &qh_matrix_avxvnni : &qh_matrix_avxvnni_evex;
     case QH_ISA_AVX512: return &qh_matrix_avx512;
     case QH_ISA_AVX512BF16: return &qh_matrix_avx512bf16;
+#elif defined(__aarch64__)
+    case QH_ISA_NEON: return &qh_matrix_neon;
+    case QH_ISA_NEONDOT: return &qh_matrix_neondot;
 #endif
-    default: return &qh_matrix_scalar;             /* levels without kernels of their own */
+    default: qh_assert(!"an available level has kernels"); return NULL;
     }
 }
 

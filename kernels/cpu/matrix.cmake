@@ -15,4 +15,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     list(APPEND QH_MATRIX_FILES cpu/matrix_${level}.c)
     set_source_files_properties(cpu/matrix_${level}.c PROPERTIES COMPILE_OPTIONS "${level_flags}")
   endforeach()
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  list(APPEND QH_MATRIX_FILES cpu/matrix_neon.c cpu/matrix_neondot.c)
+  set_source_files_properties(cpu/matrix_neondot.c PROPERTIES COMPILE_OPTIONS
+    -march=armv8.2-a+dotprod)
 endif()

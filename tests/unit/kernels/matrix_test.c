@@ -223,7 +223,7 @@ TEST(packed_rows_hold_exactly_the_stored_values)
 
 static void check_shape(qh_isa isa, qh_dtype t, int64_t n_rows, int64_t dim)
 {
-    static const int counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 17, 33};
+    static const int counts[] = {1, 2, 3, 4, 5, 7, 17, 33};
     fixture f = fixture_of(isa, t, n_rows, dim);
     float *x = random_acts(MAX_TOKENS, dim);
     qh_acts a = acts_of(isa, x, MAX_TOKENS, dim, qh_matrix_needs_float(&f.m));
@@ -260,7 +260,9 @@ TEST(bits_do_not_depend_on_token_count_or_row_split)
         float *x = random_acts(TOKENS, dim), *want = poisoned(TOKENS * ROWS);
         qh_acts a = acts_of(isa, x, TOKENS, dim, qh_matrix_needs_float(&f.m));
         for (int t = 0; t < TOKENS; t++) qh_matmul(&f.m, &a, t, t + 1, 0, ROWS, want, ROWS);
-        for (int step = 2; step <= TOKENS; step++) {
+        static const int steps[] = {2, 3, 4, 5, 7, 11, 23, 25, 26, 30, 33, 37};
+        for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
+            const int step = steps[s];
             float *y = poisoned(TOKENS * ROWS);
             const int64_t cut = step % 6 * QH_MATRIX_ROW_ALIGN;
             for (int t = 0; t < TOKENS; t += step) {
@@ -280,8 +282,8 @@ TEST(bits_do_not_depend_on_token_count_or_row_split)
 
 TEST(many_tokens_and_wide_rows_cross_every_blocking)
 {
-    enum { ROWS = 35, TOKENS = 531 };
-    static const qh_dtype types[] = {QH_Q4_1, QH_Q8_0, QH_Q6_K, QH_BF16, QH_F32};
+    enum { ROWS = 35, TOKENS = 277 };
+    static const qh_dtype types[] = {QH_Q4_1, QH_Q6_K, QH_BF16};
     EACH_LEVEL(isa) for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         const int64_t dim = 1792;
         if (isa == QH_ISA_REF) continue;
