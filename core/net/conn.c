@@ -140,6 +140,10 @@ static void fail(qh_conn *c, qh_status why, int http_status, const char *code, c
         conn_kill(c, why);
         return;
     }
+    if (c->phase == CONN_DISCARD) {         /* the request has had its reply */
+        set_phase(c, CONN_CLOSING);
+        return;
+    }
     conn_queue_error(c, x, http_status, code, message);
     set_phase(c, CONN_CLOSING);
     if (!x) {

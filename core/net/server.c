@@ -299,20 +299,14 @@ static int open_listener(const struct addrinfo *a)
     return fd;
 }
 
-qh_status qh_server_listen(qh_server *s, const char *host, int port, qh_err *err)
+static void set_port(struct addrinfo *a, int port)
 {
-    char service[8];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
-    if (port < 0 || port > 65535) return qh_fail(err, QH_EINVAL, "listen: port %d is not in 0..65535", port);
-    snprintf(service, sizeof service, "%d", port);
-    int rc = getaddrinfo(host, service, &hints, &found);
-    if (rc) return qh_fail(err, QH_ENOTFOUND, "listen: %s: %s", host, gai_strerror(rc));
-    int fd = open_listener(found);
-    int saved = errno;
-    freeaddrinfo(found);
-    if (fd < 0)
-        return qh_fail(err, saved == EADDRINUSE ? QH_EEXIST : QH_EIO, "listen: %s:%d: %s", host, port, strerror(saved));
+    if (a->ai_family == AF_INET6) ((struct sockaddr_in6 *)a->ai_addr)->sin6_port = htons((uint16_t)port);
+    else ((struct sockaddr_in *)a->ai_addr)->sin_port = htons((uint16_t)port);
+}
 
+static qh_status add_listener(qh_server *s, int fd, qh_err *err)
+{
     listener *l = qh_new0(listener);
     l->server = s;
     l->fd = fd;
@@ -327,6 +321,35 @@ qh_status qh_server_listen(qh_server *s, const char *host, int port, qh_err *err
     while (*end) end = &(*end)->next;
     *end = l;
     return QH_OK;
+}
+
+/* A name may stand for several addresses ("localhost" for ::1 and 127.0.0.1): all of them are
+ * listened on, at one port. One that this machine does not have is passed over. */
+qh_status qh_server_listen(qh_server *s, const char *host, int port, qh_err *err)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
+    if (port < 0 || port > 65535) return qh_fail(err, QH_EINVAL, "listen: port %d is not in 0..65535", port);
+    int rc = getaddrinfo(host, NULL, &hints, &found), n_open = 0, why = 0;
+    if (rc) return qh_fail(err, QH_ENOTFOUND, "listen: %s: %s", host, gai_strerror(rc));
+    qh_status st = QH_OK;
+    for (struct addrinfo *a = found; a && !st; a = a->ai_next) {
+        if (a->ai_family != AF_INET && a->ai_family != AF_INET6) continue;
+        set_port(a, port);
+        int fd = open_listener(a);
+        if (fd < 0) {
+            why = errno;
+            if (why != EADDRNOTAVAIL && why != EAFNOSUPPORT) break;
+            continue;
+        }
+        if (!port) port = bound_port(fd);
+        st = add_listener(s, fd, err);
+        n_open += !st;
+    }
+    freeaddrinfo(found);
+    bool is_taken = why == EADDRINUSE;
+    if (!st && (!n_open || is_taken))
+        st = qh_fail(err, is_taken ? QH_EEXIST : QH_EIO, "listen: %s:%d: %s", host, port, strerror(why));
+    return st;
 }
 
 int qh_server_port(const qh_server *s) { return s->listeners ? s->listeners->port : 0; }

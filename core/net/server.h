@@ -68,7 +68,8 @@ typedef struct {
 } qh_server_opts;
 
 qh_status qh_server_new(qh_server **out, qh_loop *l, const qh_server_opts *opts, qh_err *err);
-/* host: an address or a name; port 0 takes a free one. May be called more than once. */
+/* host: an address, or a name and all its addresses; port 0 takes a free one. May be called more than
+ * once. QH_EEXIST: the port is taken. */
 qh_status qh_server_listen(qh_server *s, const char *host, int port, qh_err *err);
 int       qh_server_port(const qh_server *s);   /* of the first listener; 0 before listen */
 /* Read the TLS files again for connections to come. On failure the old ones stay in use. */

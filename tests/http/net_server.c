@@ -1,6 +1,6 @@
 /* net_server.c - a server on core/net alone, for the black-box tests of test_net_*.py.
  *
- *   net_server [name=value...]      names are those of LIMITS below, and cert, key
+ *   net_server [name=value...]      names are those of LIMITS below, and host, port, cert, key
  *
  * Prints "port N" when it listens. What each path does is in the table at the end. SIGTERM drains,
  * SIGINT stops at once, SIGHUP reads the TLS files again. */
@@ -290,12 +290,17 @@ static const limit LIMITS[] = {
     LIMIT("body_min_rate", body_min_rate), LIMIT("idle_us", idle_us), LIMIT("stall_us", stall_us),
 };
 
+static const char *host = "127.0.0.1";
+static int port;
+
 static void set_option(qh_server_opts *o, const char *text)
 {
     const char *eq = strchr(text, '=');
     size_t n = eq ? (size_t)(eq - text) : 0;
     if (n == 4 && !strncmp(text, "cert", 4)) o->tls_cert = eq + 1;
     if (n == 3 && !strncmp(text, "key", 3)) o->tls_key = eq + 1;
+    if (n == 4 && !strncmp(text, "host", 4)) host = eq + 1;
+    if (n == 4 && !strncmp(text, "port", 4)) port = atoi(eq + 1);
     for (size_t i = 0; i < sizeof LIMITS / sizeof *LIMITS; i++) {
         if (strlen(LIMITS[i].name) != n || strncmp(text, LIMITS[i].name, n)) continue;
         int64_t v = strtoll(eq + 1, NULL, 10);
@@ -311,7 +316,7 @@ int main(int argc, char **argv)
     qh_err err = {0};
     for (int i = 1; i < argc; i++) set_option(&opts, argv[i]);
     if (qh_loop_new(&loop, &err) || qh_server_new(&server, loop, &opts, &err) ||
-        qh_server_listen(server, "127.0.0.1", 0, &err)) {
+        qh_server_listen(server, host, port, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         return 1;
     }

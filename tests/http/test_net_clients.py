@@ -1,5 +1,6 @@
 """Clients that leave, stall, crawl, flood and crowd. Short limits, so that it takes seconds."""
 import concurrent.futures
+import random
 import signal
 import socket
 import struct
@@ -143,6 +144,53 @@ def test_storm_of_leavers_leaves_nothing_behind(server):
     assert server.get("/hello").status == 200
 
 
+def misbehave(server, rng):
+    """One client that does something allowed, half of it, or nonsense, and may leave at any moment."""
+    talk = b"".join(rng.choice([
+        request("GET", rng.choice(["/hello", "/show", "/wait", "/wait?ms=3", "/cut", "/forget", "/forget?begin=1"])),
+        request("GET", f"/stream?n={rng.randrange(300)}&size={rng.randrange(1, 9000)}&delay_ms={rng.choice([0, 0, 1])}"),
+        request("POST", rng.choice(["/echo", "/take", "/take?delay_ms=1", "/hello", "/echo?max=99"]), body=bytes(rng.randrange(70000))),
+        request("POST", "/take", "Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\n" * rng.randrange(9) + b"0\r\n\r\n",
+        request("POST", "/hello", "Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\nzz",
+        request("HEAD", "/stream"), request("GET", "/hello", version="1.0"), rng.randbytes(rng.randrange(1, 50)), b"GET / HTTP/1.1\r\n"])
+        for _ in range(rng.randrange(1, 6)))
+    s = server.connect()
+    s.setblocking(False)
+    while talk and rng.random() > 0.1:
+        try:
+            n = s.send(talk[:rng.choice([1, 7, 100, 5000, 100_000])])
+            talk = talk[n:]
+            if rng.random() < 0.5:
+                s.recv(rng.choice([1, 1000, 100_000]))
+        except BlockingIOError:
+            if rng.random() < 0.3:
+                break
+        except (ConnectionResetError, BrokenPipeError):
+            break
+        if rng.random() < 0.2:
+            time.sleep(0.001)
+    if rng.random() < 0.3:
+        try:
+            s.shutdown(rng.choice([socket.SHUT_WR, socket.SHUT_RDWR]))
+        except OSError:
+            pass
+    return s
+
+
+def test_misbehaving_clients_leave_nothing_behind(server):
+    rng = random.Random(7)
+    kept, stop = [], time.time() + 4
+    while time.time() < stop:
+        kept.append(misbehave(server, rng))
+        if len(kept) > 40:
+            s = kept.pop(rng.randrange(len(kept)))
+            reset(s) if rng.random() < 0.5 else s.close()
+    for s in kept:
+        reset(s)
+    server.wait_counts(conns=1, exchanges=1, seconds=5)
+    assert server.get("/hello").body == b"hello\n"
+
+
 # ---- time limits ----
 
 @pytest.fixture(scope="module")
@@ -259,6 +307,36 @@ def test_bodies_in_memory_share_a_limit():
         with server.connect() as s:                 # all of it was given back
             s.sendall(request("POST", "/echo", body=b"a" * 600_000))
             assert len(Reply(s).body) == 600_000
+
+
+# ---- places to listen ----
+
+def test_a_name_is_listened_on_at_all_its_addresses():
+    with Server(host="localhost") as server:
+        addresses = {a[4][0] for a in socket.getaddrinfo("localhost", server.port, type=socket.SOCK_STREAM)}
+        n = 0
+        for address in addresses:
+            try:
+                s = socket.create_connection((address, server.port), timeout=5)
+            except OSError as e:
+                assert e.errno in (99, 97), address         # this machine has no such address
+                continue
+            with s:
+                s.sendall(request("GET", "/hello"))
+                assert Reply(s).status == 200
+            n += 1
+        assert n
+
+
+def test_a_taken_port_and_an_unknown_name_are_told():
+    import subprocess
+    from net_client import BUILD
+    binary = BUILD + "/tests/net_server"
+    with Server() as server:
+        p = subprocess.run([binary, f"port={server.port}"], capture_output=True, timeout=10)
+        assert p.returncode == 1 and b"Address already in use" in p.stderr
+    p = subprocess.run([binary, "host=no-such-host.invalid"], capture_output=True, timeout=20)
+    assert p.returncode == 1 and b"listen: no-such-host.invalid: " in p.stderr
 
 
 # ---- the end ----
