@@ -56,8 +56,8 @@ INLINE uint16_t to_bf16(float f)
 {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
-    if ((u & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+    uint32_t rounded = (u + 0x7FFF + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
+    return (uint16_t)((u & 0x7FFFFFFF) > 0x7F800000 ? nan : rounded);
 }
 
 INLINE uint16_t to_finite_bf16(float f)
@@ -77,16 +77,25 @@ static void append(void *block, int head_dim, int slot, const float *k, const fl
     for (int i = 0; i < head_dim; i++) values[2 * i] = to_finite_bf16(v[i]);
 }
 
+/* One row of a page's words, four cache lines: values while keys are read and the other way round.
+ * A hardware stream stops at each 4 KB; without this, decode waits for memory twice a page. */
+INLINE void fetch_ahead(const uint32_t *p)
+{
+    for (int i = 0; i < T; i += 16) __builtin_prefetch(p + i);
+}
+
 static void prepare(const qh_attn_job *job)
 {
     const int d = qh_attn_padded(job->head_dim), n = job->n_rows * job->n_group * d;
-    const float scale = job->scale * LOG2_E;
-#ifdef QH_BF16_DOT
-    uint16_t *pairs = (uint16_t *)job->q;       /* shorter than what it replaces, front to back */
-    for (int i = 0; i < n; i++) pairs[i] = to_bf16(job->q[i] * scale);
+    const vf scale = vset1(job->scale * LOG2_E);
+    for (int i = 0; i < n; i += VL) {
+        vf v = vmul(vload(job->q + i), scale);
+#ifdef QH_BF16_DOT              /* shorter than what it replaces: from front to back nothing is lost */
+        _mm256_storeu_si256((__m256i *)((uint16_t *)job->q + i), (__m256i)_mm512_cvtneps_pbh(v));
 #else
-    for (int i = 0; i < n; i++) job->q[i] *= scale;
+        vstore(job->q + i, v);
 #endif
+    }
 }
 
 #ifdef QH_BF16_DOT
@@ -95,7 +104,8 @@ INLINE __m512 dot_pairs(__m512 acc, vpairs a, uint32_t b)
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)_mm512_set1_epi32((int)b));
 }
 
-INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys, int n_pairs)
+INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys, int n_pairs,
+                       const uint32_t *next)
 {
     const uint32_t *pairs = (const uint32_t *)q;
     vf acc[QB][KB];
@@ -105,6 +115,7 @@ INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint3
         for (int j = 0; j < KB; j++) acc[i][j] = vset1(0);
     for (int p = 0; p < n_pairs; p++) {
         vpairs k[KB];
+        fetch_ahead(next + p * T);
 #pragma GCC unroll 8
         for (int j = 0; j < KB; j++) k[j] = vload_pairs(keys + p * T + j * VL);
 #pragma GCC unroll 8
@@ -118,7 +129,8 @@ INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint3
         for (int j = 0; j < KB; j++) vstore(t->score[i] + j * VL, acc[i][j]);
 }
 #else
-INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys, int n_pairs)
+INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys, int n_pairs,
+                       const uint32_t *next)
 {
     for (int first = 0; first < KV; first += KB) {
         vf acc[QB][KB];
@@ -128,6 +140,7 @@ INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint3
             for (int j = 0; j < KB; j++) acc[i][j] = vset1(0);
         for (int p = 0; p < n_pairs; p++) {
             vpairs k[KB];
+            if (first == 0) fetch_ahead(next + p * T);
 #pragma GCC unroll 8
             for (int j = 0; j < KB; j++) k[j] = vload_pairs(keys + p * T + (first + j) * VL);
 #pragma GCC unroll 8
@@ -201,7 +214,7 @@ INLINE float weigh(tile *t, int i)
 
 /* out[i] = out[i] * shrink[i] + weights * values, for DB vectors of dimensions. */
 INLINE void weighted_sum(const int nq, const int nd, tile *t, float *out, int len, const uint32_t *values,
-                         int d, int n_pairs)
+                         int d, int n_pairs, const uint32_t *next)
 {
     vf acc[QB][DB];
 #pragma GCC unroll 8
@@ -211,6 +224,7 @@ INLINE void weighted_sum(const int nq, const int nd, tile *t, float *out, int le
             acc[i][j] = vmul(vload(out + i * len + j * VL), vset1(t->shrink[i]));
     for (int p = 0; p < n_pairs; p++) {
         vpairs v[DB];
+        fetch_ahead(next + p * T);
 #pragma GCC unroll 8
         for (int j = 0; j < nd; j++) v[j] = vload_pairs(values + (size_t)p * d + j * VL);
 #ifdef QH_BF16_DOT
@@ -250,10 +264,14 @@ INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, in
         if (n_valid[i] > n_keys) n_keys = n_valid[i];
     }
     if (n_keys == 0) return;
+    const bool is_last = page_index == (job->first_pos + job->n_rows - 1) / T;
     const unsigned char *block = job->blocks + (size_t)job->pages[page_index] * job->page_bytes;
+    const unsigned char *next = is_last ? block : job->blocks + (size_t)job->pages[page_index + 1] * job->page_bytes;
+    const uint32_t *values = values_of(block, d), *next_values = values_of(next, d);
     tile t;
     for (int i = nq; i < VL; i++) t.old_max[i] = t.new_max[i] = 0;
-    score_tile(nq, &t, job->q + (size_t)first * QUERY_LEN(d), d, keys_of(block), job->head_dim / 2);
+    score_tile(nq, &t, job->q + (size_t)first * QUERY_LEN(d), d, keys_of(block), job->head_dim / 2,
+               keys_of(next));
     float *out = states + (size_t)first * len, *stats = out + d;
     for (int i = 0; i < nq; i++) {
         float max = mask_and_max(t.score[i], n_valid[i]);
@@ -267,12 +285,11 @@ INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, in
         *w = *w * t.shrink[i] + weight;
         stats[i * len + QH_ATTN_STATE_MAX] = t.new_max[i];
     }
-    const uint32_t *values = values_of(block, d);
     const int n_pairs = (n_keys + 1) / 2;
     int c = 0;
     for (; c + DIM_BLOCK <= d; c += DIM_BLOCK)
-        weighted_sum(nq, DB, &t, out + c, len, values + c, d, n_pairs);
-    for (; c < d; c += VL) weighted_sum(nq, 1, &t, out + c, len, values + c, d, n_pairs);
+        weighted_sum(nq, DB, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
+    for (; c < d; c += VL) weighted_sum(nq, 1, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
 }
 
 static void attend_queries(int nq, const qh_attn_job *job, int page_index, int first, float *states)

@@ -245,3 +245,10 @@ fail:
     close_backend(&b->base);
     return st;
 }
+
+int qh_cpu_backend_profile(qh_backend *base, qh_cpu_profile *profiles)
+{
+    cpu_backend *b = cpu_of(base);
+    qh_forward_profile(b->forward, profiles);
+    return qh_team_size(b->team);
+}

@@ -17,6 +17,30 @@ typedef struct {
     bool is_mapped;                 /* weights lie in a file mapping: drop its pages once packed */
 } qh_cpu_options;
 
+/* Where a step's time goes, thread by thread. name, text. */
+#define QH_CPU_REGION_LIST(X)                                                                      \
+    X(EMBED, "embeddings, rope table")                                                             \
+    X(QUANTIZE, "norm and quantize")                                                               \
+    X(QKV, "q, k, v")                                                                              \
+    X(APPEND, "keys and values into pages")                                                        \
+    X(ATTENTION, "attention")                                                                      \
+    X(OUT, "attention output")                                                                     \
+    X(GATE_UP, "gate, up, silu")                                                                   \
+    X(DOWN, "down")                                                                                \
+    X(HEAD, "logits")                                                                              \
+    X(WAIT, "waiting at barriers")
+
+typedef enum {
+#define X(id, text) QH_CPU_REGION_##id,
+    QH_CPU_REGION_LIST(X)
+#undef X
+    QH_N_CPU_REGION
+} qh_cpu_region;
+
+typedef struct {
+    int64_t ns[QH_N_CPU_REGION];
+} qh_cpu_profile;
+
 /* What open will take, and what there is. */
 qh_status qh_cpu_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
                               const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err);
@@ -24,3 +48,7 @@ qh_status qh_cpu_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_we
  * it does not fit what is available; QH_EUNSUPPORTED names what the kernels cannot do. */
 qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weights *w,
                               const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err);
+
+/* Start adding up the times of the following steps in profiles [n_threads], or stop with NULL. Costs
+ * a clock reading a region. Returns the number of threads. */
+int qh_cpu_backend_profile(qh_backend *b, qh_cpu_profile *profiles);

@@ -7,6 +7,7 @@
 #include "kernels/cpu/float_ops.h"
 #include <stdalign.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     OWN_ACTS_ROWS = 2,              /* up to here quantizing twice is cheaper than a barrier */
@@ -53,6 +54,7 @@ struct qh_forward {
     float *states;                  /* [max_states][n_group] */
     counter *counters;              /* [N_COUNTERS] region r uses r % 3, see end_region */
 
+    qh_cpu_profile *profiles;       /* [n_threads], or NULL; borrowed */
     const qh_step *step;
     bool appends_inline;            /* one row a sequence: attention items write keys and values */
 };
@@ -63,6 +65,7 @@ typedef struct {
     private_memory *mine;
     int thread, n_threads, region, n_rows;
     qh_acts acts;
+    int64_t lap_ns;                 /* when the last lap ended */
 } walker;
 
 /* ---- Memory ---- */
@@ -196,6 +199,22 @@ void qh_forward_free(qh_forward *f)
 
 /* ---- Sharing out ---- */
 
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/* What passed since the last lap was spent on this. */
+static void lap(walker *w, qh_cpu_region region)
+{
+    if (!w->f->profiles) return;
+    const int64_t now = now_ns();
+    w->f->profiles[w->thread].ns[region] += now - w->lap_ns;
+    w->lap_ns = now;
+}
+
 typedef struct {
     int64_t begin, end;
 } span;
@@ -208,12 +227,14 @@ static span share(const walker *w, int64_t n)
 
 /* Everybody waits for everybody. Counter r % 3 serves region r; the one of region r - 1 is idle by
  * now and is cleared for region r + 2. */
-static void end_region(walker *w)
+static void end_region(walker *w, qh_cpu_region region)
 {
+    lap(w, region);
     if (w->thread == 0)
         atomic_store_explicit(&w->f->counters[(w->region + 2) % N_COUNTERS].next, 0, memory_order_relaxed);
     w->region++;
     qh_team_barrier(w->f->team, w->thread);
+    lap(w, QH_CPU_REGION_WAIT);
 }
 
 static int take(walker *w)
@@ -275,11 +296,12 @@ static void quantize(walker *w, const float *x, const float *norm, int dim)
     qh_acts_init(&w->acts, f->m->isa, w->n_rows, dim, f->has_float, is_own ? w->mine->acts : f->acts);
     if (is_own) {
         set_acts(w, x, norm, dim, 0, w->n_rows);
+        lap(w, QH_CPU_REGION_QUANTIZE);
         return;
     }
     const span s = share(w, w->n_rows);
     set_acts(w, x, norm, dim, (int)s.begin, (int)s.end);
-    end_region(w);
+    end_region(w, QH_CPU_REGION_QUANTIZE);
 }
 
 /* ---- Products ---- */
@@ -461,7 +483,7 @@ static void embed_rows(walker *w)
         qh_cpu_model_embed(f->m, f->step->tokens[r], f->x + (int64_t)r * f->m->desc.dim);
         qh_rope_table_row(&f->m->rope, position_of(f, r), f->cos_sin + (int64_t)r * 2 * f->m->desc.rope_dim);
     }
-    end_region(w);
+    end_region(w, QH_CPU_REGION_EMBED);
 }
 
 /* From here on only the output rows matter: move them to the front of the residual. Rows ascend,
@@ -485,12 +507,12 @@ static void attention_region(walker *w, int layer)
         const span s = share(w, w->n_rows);
         for (int r = (int)s.begin; r < (int)s.end; r++)
             for (int h = 0; h < f->m->desc.n_kv_heads; h++) append_row(f, layer, r, h);
-        end_region(w);
+        end_region(w, QH_CPU_REGION_APPEND);
     }
     if (is_last) cut_to_outputs(w);
     qh_attn_work *work = is_last ? &f->last_work : &f->work;
     for (int i = take(w); i < work->n_items; i = take(w)) attend(w, work, &work->items[i], layer);
-    end_region(w);
+    end_region(w, QH_CPU_REGION_ATTENTION);
 }
 
 static void run_layer(walker *w, int layer)
@@ -500,18 +522,18 @@ static void run_layer(walker *w, int layer)
     const qh_cpu_layer *l = &f->m->layers[layer];
     quantize(w, f->x, l->attn_norm, d->dim);
     share_product(w, qkv_rows, l, aligned(l->wq.n_rows) + aligned(l->wk.n_rows) + l->wv.n_rows);
-    end_region(w);
+    end_region(w, QH_CPU_REGION_QKV);
     attention_region(w, layer);
     if (w->n_rows == 0) return;         /* the last layer of a step without outputs */
     quantize(w, f->mix, NULL, qh_desc_q_dim(d));
     share_product(w, residual_rows, &l->wo, d->dim);
-    end_region(w);
+    end_region(w, QH_CPU_REGION_OUT);
     quantize(w, f->x, l->ffn_norm, d->dim);
     share_product(w, gate_up_rows, l, d->ffn_dim);
-    end_region(w);
+    end_region(w, QH_CPU_REGION_GATE_UP);
     quantize(w, f->h, NULL, d->ffn_dim);
     share_product(w, residual_rows, &l->w_down, d->dim);
-    end_region(w);
+    end_region(w, QH_CPU_REGION_DOWN);
 }
 
 static void walk(void *arg, int thread)
@@ -522,12 +544,16 @@ static void walk(void *arg, int thread)
                 .thread = thread,
                 .n_threads = qh_team_size(f->team),
                 .n_rows = f->step->n_rows};
+    if (f->profiles) w.lap_ns = now_ns();
     embed_rows(&w);
     for (int i = 0; i < f->m->desc.n_layers; i++) run_layer(&w, i);
     if (w.n_rows == 0) return;
     quantize(&w, f->x, f->m->out_norm, f->m->desc.dim);
     share_product(&w, head_rows, &f->m->head, f->m->desc.n_vocab);
+    lap(&w, QH_CPU_REGION_HEAD);
 }
+
+void qh_forward_profile(qh_forward *f, qh_cpu_profile *profiles) { f->profiles = profiles; }
 
 const float *qh_forward_run(qh_forward *f, const qh_step *step)
 {

@@ -14,6 +14,7 @@
  * Thread: one at a time; it becomes thread 0 of the team. Nothing is allocated after new. */
 #pragma once
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_model.h"
 #include "kernels/cpu/team.h"
 
@@ -31,3 +32,6 @@ void      qh_forward_free(qh_forward *f);           /* NULL is fine */
 
 /* Run a checked step. Returns logits [n_outputs][n_vocab], valid until the next run. */
 const float *qh_forward_run(qh_forward *f, const qh_step *step);
+
+/* See qh_cpu_backend_profile. */
+void qh_forward_profile(qh_forward *f, qh_cpu_profile *profiles);
