@@ -409,7 +409,8 @@ static qh_status copy(download *d)
     int fd = open(from, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return qh_fail(d->err, errno == ENOENT ? QH_ENOTFOUND : QH_EIO, "%s: %s", from, strerror(errno));
     qh_status st = part_truncate(d);
-    if (!st && (fstat(fd, &sb) || !S_ISREG(sb.st_mode))) st = qh_fail(d->err, QH_EINVAL, "%s: not a regular file", from);
+    if (!st && (fstat(fd, &sb) || !S_ISREG(sb.st_mode)))
+        st = qh_fail(d->err, QH_EINVAL, "%s: not a regular file", from);
     if (!st) d->total_bytes = sb.st_size, st = check_space(d);
     char *buf = qh_alloc0(COPY_BYTES);
     while (!st) {

@@ -178,7 +178,8 @@ static qh_status pull_hub(pull *p, const char *text)
     qh_hub_list l;
     int n_chosen;
     if (!split_hub(text, &repo, &quant, &file))
-        return qh_fail(p->err, QH_EINVAL, "hf:%s: wanted is hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE", text);
+        return qh_fail(p->err, QH_EINVAL, "hf:%s: wanted is hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE",
+                       text);
     qh_status st = qh_hub_list_read(&l, p->opts->endpoint, repo, p->opts->token, p->err);
     if (!st) {
         int *chosen = qh_alloc0((size_t)l.n_files * sizeof *chosen);
@@ -202,7 +203,8 @@ static qh_status pull_shards(pull *p, const char *whole, const char *tail,
     qh_status st = QH_OK;
     bool is_split = qh_shard_parse(whole, &number, &count, &stem);
     if (count > MAX_SHARDS) return qh_fail(p->err, QH_ELIMIT, "%s: more than %d shards", whole, MAX_SHARDS);
-    if (p->opts->sha256 && count > 1) return qh_fail(p->err, QH_EINVAL, "--sha256 is for one file, this model has %d", count);
+    if (p->opts->sha256 && count > 1)
+        return qh_fail(p->err, QH_EINVAL, "--sha256 is for one file, this model has %d", count);
     for (int k = 1; k <= count && !st; k++) {
         qh_str place = {0};
         char *name;

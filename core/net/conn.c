@@ -157,7 +157,8 @@ static void fail(qh_conn *c, qh_status why, int http_status, const char *code, c
 
 static void fail_body(qh_conn *c, qh_status st)
 {
-    if (st == QH_EUNSUPPORTED) fail(c, st, 501, "unknown_transfer_coding", "only the chunked transfer coding is decoded");
+    if (st == QH_EUNSUPPORTED)
+        fail(c, st, 501, "unknown_transfer_coding", "only the chunked transfer coding is decoded");
     else if (st == QH_ELIMIT) fail(c, st, 413, "body_too_large", "the request body is too large");
     else if (st == QH_AGAIN) fail(c, QH_ELIMIT, 503, "server_busy", "too many request bodies at once");
     else fail(c, QH_ENOMEM, 503, "server_busy", "no memory for the request body");

@@ -27,7 +27,7 @@
 
 enum {
     SCRATCH_BYTES = 64 << 10,       /* one read */
-    DISCARD_MAX_BYTES = 64 << 10,   /* a body that nobody read and that is no longer than this does not cost the connection */
+    DISCARD_MAX_BYTES = 64 << 10,   /* of an unread body: more of it costs the connection */
     MAX_TURNED_AWAY = 128,          /* connections over max_conns that may still be told 503 */
     ID_BYTES = 24,
     PEER_BYTES = 64,
@@ -137,7 +137,8 @@ bool conn_is_idle(const qh_conn *c);    /* nothing begun: may be closed any time
 qh_exchange *exchange_new(qh_conn *c);
 void exchange_close(qh_exchange *x, qh_status why);     /* detach from the connection, tell, log */
 qh_status exchange_check_body(const qh_exchange *x);    /* once asked for: QH_ELIMIT, QH_EUNSUPPORTED */
-qh_status exchange_take_body(qh_exchange *x, const char *data, size_t len_bytes); /* QH_ELIMIT, QH_ENOMEM, QH_AGAIN: over the sum for all */
+/* QH_ELIMIT, QH_ENOMEM; QH_AGAIN: over the sum for all exchanges. */
+qh_status exchange_take_body(qh_exchange *x, const char *data, size_t len_bytes);
 void exchange_end_body(qh_exchange *x);                 /* the whole body is there: tell once */
 void exchange_drain(qh_exchange *x);                    /* room in the queue: tell whoever waits */
 /* Queue the server's own reply for a request that never became an exchange, or for x. */

@@ -441,7 +441,8 @@ void conn_queue_error(qh_conn *c, qh_exchange *x, int http_status, const char *c
     format_error(s, http_status, code, message, &body);
     qh_str_appendf(&reply, "HTTP/1.1 %d %s\r\nDate: %s\r\n", http_status, qh_http_reason(http_status), server_date(s));
     if (x) qh_str_appendf(&reply, "X-Request-Id: %s\r\n", x->id);
-    qh_str_appendf(&reply, "Content-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", body.len);
+    qh_str_appendf(&reply, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body.len);
+    qh_str_append_z(&reply, "Connection: close\r\n\r\n");
     if (!x || strcmp(x->head.method, "HEAD")) qh_str_append(&reply, body.data, body.len);
     if (x) x->http_status = http_status;
     else server_count_reply(s, http_status);

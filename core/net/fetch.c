@@ -82,7 +82,7 @@ static void head_copy(reply_head *to, const reply_head *from)
 
 static bool head_add(reply_head *h, const char *line, size_t len)
 {
-    while (len && (line[len - 1] == '\r' || line[len - 1] == '\n' || line[len - 1] == ' ' || line[len - 1] == '\t')) len--;
+    while (len && strchr("\r\n \t", line[len - 1])) len--;
     const char *colon = memchr(line, ':', len);
     if (!colon) return true;                    /* the status line, or the end */
     if (h->n_fields == MAX_REPLY_FIELDS || h->text.len + len > MAX_REPLY_HEAD_BYTES) return false;
@@ -197,7 +197,8 @@ static qh_status origin_of(origin *o, const char *url, qh_err *err)
     qh_status st = QH_OK;
     if (rc || url_part(u, CURLUPART_SCHEME, 0, &o->scheme) || url_part(u, CURLUPART_HOST, 0, &o->host) ||
         url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, &port))
-        st = qh_fail(err, QH_EINVAL, "%s: not a URL: %s", url, rc ? curl_url_strerror(rc) : "needs http:// or https:// and a host");
+        st = qh_fail(err, QH_EINVAL, "%s: not a URL: %s", url,
+                     rc ? curl_url_strerror(rc) : "needs http:// or https:// and a host");
     else if (strcmp(o->scheme, "http") && strcmp(o->scheme, "https"))
         st = qh_fail(err, QH_EINVAL, "%s: only http:// and https:// are fetched", url);
     if (!st) o->port = atoi(port);
@@ -219,7 +220,8 @@ static qh_status check_allowed(qh_fetch *x, const char *url, qh_err *err)
 
 static bool is_credential(const char *name)
 {
-    return !strcasecmp(name, "authorization") || !strcasecmp(name, "cookie") || !strcasecmp(name, "proxy-authorization");
+    return !strcasecmp(name, "authorization") || !strcasecmp(name, "cookie") ||
+           !strcasecmp(name, "proxy-authorization");
 }
 
 static bool is_framing(const char *name)
@@ -570,7 +572,8 @@ static qh_status copy_request(qh_fetch *x, const qh_fetch_opts *o, qh_err *err)
     if (!qh_http1_is_token(x->method)) return qh_fail(err, QH_EINVAL, "%s: bad method '%s'", o->url, x->method);
     if (o->body) {
         x->body = qh_try_alloc0(o->body_len_bytes + 1, 1);
-        if (!x->body) return qh_fail(err, QH_ENOMEM, "%s: no memory for a body of %zu bytes", o->url, o->body_len_bytes);
+        if (!x->body)
+            return qh_fail(err, QH_ENOMEM, "%s: no memory for a body of %zu bytes", o->url, o->body_len_bytes);
         memcpy(x->body, o->body, o->body_len_bytes);
         x->body_len_bytes = o->body_len_bytes;
     }

@@ -229,7 +229,8 @@ qh_server_counts qh_server_count(const qh_server *s)
 
 static void register_metrics(qh_server *s)
 {
-    static const char *const LABELS[6] = {NULL, NULL, "class=\"2xx\"", "class=\"3xx\"", "class=\"4xx\"", "class=\"5xx\""};
+    static const char *const LABELS[6] = {NULL, NULL, "class=\"2xx\"", "class=\"3xx\"", "class=\"4xx\"",
+                                          "class=\"5xx\""};
     s->m_conns = qh_metric_gauge("qhost_http_connections", NULL, "open client connections");
     s->m_refused = qh_metric_counter("qhost_http_refused_total", NULL, "requests refused before a handler saw them");
     for (int i = 2; i < 6; i++)

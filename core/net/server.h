@@ -57,8 +57,8 @@ typedef struct {
     /* A request's head is complete. The handler holds a reference from now on. */
     void (*on_request)(void *arg, qh_exchange *x);
     /* Optional: the body of a reply that the server makes itself. Append JSON to out. code is a
-     * stable word such as "malformed_request" or "body_too_large". Must not call the server. Without it, or when out stays
-     * empty: {"error":{"message":...,"type":...,"code":...}}. */
+     * stable word such as "malformed_request" or "body_too_large". Must not call the server. Without
+     * it, or when out stays empty: {"error":{"message":...,"type":...,"code":...}}. */
     void (*format_error)(void *arg, int http_status, const char *code, const char *message,
                          qh_str *out);
     void *arg;
@@ -132,9 +132,9 @@ void        qh_exchange_resume_body(qh_exchange *x);
 
 /* ---- the reply ----
  * The server adds Date, Content-Length or Transfer-Encoding, Connection and X-Request-Id; of these
- * the handler may give only "Connection: close". QH_EINVAL: the reply was begun before, a field name that is no token, a value
- * with CR, LF, NUL or another control, a status outside 200..599. For HEAD, 204 and 304 the body
- * is not sent. fields, body and data are copied. */
+ * the handler may give only "Connection: close". QH_EINVAL: the reply was begun before, a field name
+ * that is no token, a value with CR, LF, NUL or another control, a status outside 200..599. For HEAD,
+ * 204 and 304 the body is not sent. fields, body and data are copied. */
 qh_status qh_exchange_reply(qh_exchange *x, int http_status, const qh_http_field *fields,
                             int n_fields, const void *body, size_t len_bytes);
 /* A reply of unknown length: chunked, or until close for an HTTP/1.0 client. The head is sent at once. */

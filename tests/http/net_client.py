@@ -1,6 +1,7 @@
 """Start tests/http/net_server.c and talk to it with raw sockets."""
 import os
 import re
+import resource
 import select
 import socket
 import subprocess
@@ -13,13 +14,13 @@ BUILD = os.environ.get("QHOST_BUILD", os.path.join(os.path.dirname(__file__), ".
 class Server:
     """The test server as a process. Leaving the block stops it and checks that it ended well."""
 
-    def __init__(self, **limits):
-        self.limits = limits
+    def __init__(self, max_files=None, **limits):
+        self.limits, self.max_files = limits, max_files
 
     def __enter__(self):
         args = [os.path.join(BUILD, "tests", "net_server")] + [f"{k}={v}" for k, v in self.limits.items()]
         self._log = tempfile.TemporaryFile()
-        self.proc = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=self._log)
+        self.proc = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=self._log, preexec_fn=self._cap_files)
         line = self.proc.stdout.readline().split()
         assert line and line[0] == b"port", self.log()
         self.port = int(line[1])
@@ -33,6 +34,15 @@ class Server:
         finally:
             self.proc.kill()
         assert self.proc.returncode == 0, (self.proc.returncode, self.log()[-3000:])
+
+    def _cap_files(self):
+        if self.max_files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.max_files, self.max_files))
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.proc.pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log(self):
         self._log.seek(0)

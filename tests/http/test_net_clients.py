@@ -309,6 +309,19 @@ def test_bodies_in_memory_share_a_limit():
             assert len(Reply(s).body) == 600_000
 
 
+def test_without_descriptors_it_neither_spins_nor_dies():
+    with Server(max_files=40) as server:
+        socks = [server.connect() for _ in range(80)]
+        time.sleep(0.3)
+        before = server.cpu_seconds()
+        time.sleep(0.7)
+        assert server.cpu_seconds() - before < 0.2
+        assert "http.accept" in server.log()
+        for s in socks:
+            s.close()
+        assert server.get("/hello").status == 200
+
+
 # ---- places to listen ----
 
 def test_a_name_is_listened_on_at_all_its_addresses():

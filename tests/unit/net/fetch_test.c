@@ -276,13 +276,15 @@ TEST(bad_requests_are_refused_at_once)
 {
     setup();
     result r = {0};
-    static const char *const BAD_URLS[] = {"ftp://127.0.0.1/", "file:///etc/passwd", "http://", "http://a b/", "http://a\r\nX: y/", "://x"};
+    static const char *const BAD_URLS[] = {"ftp://127.0.0.1/", "file:///etc/passwd", "http://", "http://a b/",
+                                           "http://a\r\nX: y/", "://x"};
     for (size_t i = 0; i < sizeof BAD_URLS / sizeof *BAD_URLS; i++) {
         CHECK_STATUS(start(&r, (qh_fetch_opts){0}, BAD_URLS[i]), QH_EINVAL);
         CHECK(r.x == NULL && r.msg[0]);
     }
     CHECK_STATUS(start(&r, (qh_fetch_opts){.method = "GE T"}, "/mirror"), QH_EINVAL);
-    static const qh_http_field BAD[] = {{"X\r\nY", "a"}, {"X", "a\r\nY: b"}, {"Content-Length", "3"}, {"transfer-encoding", "chunked"}};
+    static const qh_http_field BAD[] = {{"X\r\nY", "a"}, {"X", "a\r\nY: b"}, {"Content-Length", "3"},
+                                        {"transfer-encoding", "chunked"}};
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++)
         CHECK_STATUS(start(&r, (qh_fetch_opts){.fields = &BAD[i], .n_fields = 1}, "/mirror"), QH_EINVAL);
     teardown();
