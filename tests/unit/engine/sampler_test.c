@@ -444,6 +444,48 @@ TEST(skipping_by_the_noise_bound_never_changes_a_draw)
     close_bench(&b);
 }
 
+/* The position below 4000 at which some token of the block has the largest noise; its id in *id. */
+static int luckiest(uint64_t seed, qh_token first, qh_token *id, float *noise)
+{
+    int at = 0;
+    *noise = -INFINITY;
+    for (int pos = 0; pos < 4000; pos++) {
+        uint32_t bits[64];
+        qh_rng_gumbel_bits64(seed, 0, (uint32_t)pos, (uint32_t)first, bits);
+        for (int i = 0; i < 64; i++) {
+            float g = qh_rng_gumbel_of(bits[i]);
+            if (g > *noise) *noise = g, *id = first + i, at = pos;
+        }
+    }
+    return at;
+}
+
+TEST(a_token_far_behind_wins_when_its_noise_is_extreme)
+{
+    static float row[MAX_VOCAB];
+    static qh_token history[4096];
+    bench b = open_bench(MAX_VOCAB);
+    qh_sampling s = none();
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        qh_token id = 0, got;
+        float noise;
+        int pos = luckiest(seed, 640, &id, &noise);
+        float leader = qh_rng_gumbel(seed, 0, (uint32_t)pos, 0);
+        CHECK(noise > 10);
+        for (int dense = 0; dense < 2; dense++) {           /* alone in its block, and among runners */
+            for (int i = 0; i < b.n; i++) row[i] = i == 0 ? 5 : dense && i / 64 == 10 ? 5 - noise : -1000;
+            row[id] = 5 - (noise - leader) + 0.01f;         /* just enough */
+            const qh_draw d = {.spec = &s, .logits = row, .history = {history, pos, 0}, .seed = seed};
+            CHECK_OK(qh_sampler_draw(b.sampler, &d, &got, NULL));
+            CHECK_INT(got, id);
+            row[id] -= 0.02f;
+            CHECK_OK(qh_sampler_draw(b.sampler, &d, &got, NULL));
+            CHECK(got != id);
+        }
+    }
+    close_bench(&b);
+}
+
 /* Pearson's chi-square over the tokens that are expected often enough. */
 static double chi_square(const int *hits, const double *p, int n, int n_draws, int *n_cells)
 {

@@ -353,4 +353,23 @@ TEST(random_states_keep_every_promise)
         CHECK(!memcmp(again.run, t.run, sizeof t.run) && !memcmp(again.wait, t.wait, sizeof t.wait));
     }
 }
+TEST(with_pages_for_all_everyone_advances_within_a_bounded_number_of_steps)
+{
+    for (int run = 0; run < 200; run++) {
+        luck = (uint64_t)run << 16 | 1u << 15;
+        table t = a_table(1000, between(1, 4));
+        t.s.max_outputs = between(1, 4);
+        int n = between(1, MAX_SEQS), worst = 0;
+        for (int i = 0; i < n; i++) random_seq(add_running(&t, between(0, 1) ? 1 : 1000000, 30));
+        for (int step = 0; step < 600; step++) {        /* endless decodes beside endless prefills */
+            decide(&t);
+            for (int i = 0; i < n; i++) {
+                qh_sched_seq *q = &t.running[i];
+                q->n_passed_over = t.run[i].n_rows ? 0 : q->n_passed_over + 1;
+                if (q->n_passed_over > worst) worst = q->n_passed_over;
+            }
+        }
+        CHECK(worst <= QH_SCHED_STARVED + n);
+    }
+}
 TEST_MAIN()

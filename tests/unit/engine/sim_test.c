@@ -51,6 +51,7 @@ typedef struct {
     int n_jobs;
     qh_event events[MAX_EVENTS];    /* the mailbox */
     int n_events, max_events, poll_percent;
+    bool is_calm;                   /* no pauses, a receiver that keeps up: whoever runs must advance */
 } sim;
 
 /* Receiving --------------------------------------------------------------------------------------*/
@@ -152,6 +153,9 @@ static qh_gen *random_gen(const qh_spec_limits *lim)
     if (chance(20)) g->sampling.top_p = 0.9f, g->sampling.min_p = 0.05f;
     if (chance(15)) g->sampling.repeat_penalty = 1.2f, g->sampling.frequency_penalty = 0.3f;
     if (chance(10)) g->sampling.dry_multiplier = 0.8f;
+    if (chance(10)) g->sampling.xtc_probability = 0.5f;
+    if (chance(10)) g->sampling.typical_p = 0.8f;
+    if (chance(10)) g->sampling.top_k = between(1, 10);
     g->sampling.has_seed = true;
     g->sampling.seed = roll(1000);
     g->logprobs = chance(25);
@@ -174,6 +178,7 @@ static void random_jobs(sim *s)
         if (chance(8)) j->spec->deadline_us = j->arrive_us + 1 + roll(300000);
         j->n_pauses = chance(15) ? 2 * between(1, 8) : 0;
         CHECK_OK(qh_gen_check(j->spec, lim, NULL));
+        s->is_calm &= j->n_pauses == 0;
     }
 }
 
@@ -193,6 +198,7 @@ static void open_sim(sim *s, uint64_t seed)
     const qh_desc desc = {.n_vocab = N_VOCAB, .n_ctx_train = chance(50) ? 500 : between(2, 400)};
     const qh_engine_config cfg = {.step_tokens = 4096, .no_prefix_cache = chance(20), .clock = &s->clock.base};
     CHECK_OK(qh_core_new(&s->core, &s->fake.base, &desc, s->vocab, &cfg, (qh_event_sink){has_room, put, s}, NULL));
+    s->is_calm = s->max_events == MAX_EVENTS && s->poll_percent == 100;
     random_jobs(s);
 }
 
@@ -253,7 +259,11 @@ static void run_sim(sim *s)
     for (int step = 0; !all_done(s); step++) {
         CHECK(step < 200000);
         int64_t due = act(s);
+        int64_t n_before = s->fake.n_steps;
         bool did = qh_core_step(s->core);
+        qh_engine_stats st;
+        qh_stats_get(qh_core_stats(s->core), &st);
+        CHECK(!s->is_calm || st.n_running == 0 || s->fake.n_steps > n_before);
         qh_core_check(s->core);
         bool had_events = s->n_events > 0;
         if (chance((uint32_t)s->poll_percent)) receive(s);

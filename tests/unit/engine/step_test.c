@@ -184,6 +184,18 @@ TEST(the_same_prompt_again_computes_one_row)
     close_core(&f);
 }
 
+TEST(a_prompt_is_shared_as_soon_as_it_is_computed)
+{
+    fixture f;
+    open_core(&f, ROOMY, (qh_engine_config){0});
+    qh_core_submit(f.core, 1, a_gen(150, 50), NULL, f.clock.t_us);
+    run(&f, 3);
+    qh_core_submit(f.core, 2, a_gen(150, 50), NULL, f.clock.t_us);
+    run(&f, 100);
+    CHECK_INT(done_of(&f, 2, 0)->usage.n_cached, 2 * QH_PAGE_TOKENS);
+    close_core(&f);
+}
+
 TEST(choices_fork_after_one_prefill_and_draw_from_streams_of_their_own)
 {
     fixture f;
@@ -338,7 +350,7 @@ TEST(without_room_for_events_text_is_joined_and_at_the_bound_the_job_waits)
     int64_t n_steps = f.fake.n_steps;
     CHECK(n_steps > 4000 && n_steps < 5000);            /* 4096 untold token infos */
     f.max_events = 1;
-    run(&f, 1);
+    CHECK(qh_core_step(f.core));                        /* told, so there may be more to do */
     CHECK_INT(f.n_events, 1);
     CHECK_INT(f.events[0].n_tokens, n_steps);           /* one event, nothing lost */
     f.max_events = MAX_EVENTS;
