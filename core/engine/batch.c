@@ -44,6 +44,7 @@ void qh_batch_add(qh_batch *b, const qh_seq *s, int n_rows, bool wants_all)
     b->n_outputs[at] = wants_all ? n_rows : ends;
     b->first_output[at] = st->n_outputs;
     qh_assert(st->n_outputs + b->n_outputs[at] <= b->limits.max_outputs);
-    for (int i = n_rows - b->n_outputs[at]; i < n_rows; i++) b->output_rows[st->n_outputs++] = st->n_rows + i;
+    for (int i = n_rows - b->n_outputs[at]; i < n_rows; i++)
+        b->output_rows[st->n_outputs++] = st->n_rows + i;
     st->n_rows += n_rows;
 }

@@ -28,16 +28,20 @@ static int longest(const qh_gen *g, int n_prompt, const qh_gen_env *env)
 static qh_status prepare(qh_job *j, qh_gen_env *env)
 {
     qh_gen *g = j->gen;
-    qh_status st = qh_stop_set_init(&j->stops, (const char *const *)g->stop_strings, g->n_stop_strings, g->keep_stop_string);
-    for (int i = 0; !st && i < j->n_choices; i++) st = qh_stopper_init(&j->choices[i].stopper, &j->stops);
-    if (!st) st = qh_seq_new(&j->choices[0].seq, env->pool, g->cache_salt, longest(g, j->n_prompt, env));
+    qh_status st = qh_stop_set_init(&j->stops, (const char *const *)g->stop_strings,
+                                    g->n_stop_strings, g->keep_stop_string);
+    for (int i = 0; !st && i < j->n_choices; i++)
+        st = qh_stopper_init(&j->choices[i].stopper, &j->stops);
+    if (!st)
+        st = qh_seq_new(&j->choices[0].seq, env->pool, g->cache_salt, longest(g, j->n_prompt, env));
     if (st) return st;
     j->choices[0].seq->tokens = g->prompt;
     g->prompt = (qh_tokens){0};
     return QH_OK;
 }
 
-qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_env *env, int64_t submitted_us)
+qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_env *env,
+                   int64_t submitted_us)
 {
     qh_job *j = qh_new0(qh_job);
     j->id = id;
@@ -57,7 +61,8 @@ qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_en
     list_banned(j, env);
     qh_status st = prepare(j, env);
     for (int i = 0; st && i < j->n_choices; i++)
-        qh_choice_finish(&j->choices[i], env, QH_FINISH_ERROR, st, "no memory for the request", submitted_us);
+        qh_choice_finish(&j->choices[i], env, QH_FINISH_ERROR, st, "no memory for the request",
+                         submitted_us);
     return j;
 }
 
@@ -100,7 +105,8 @@ void qh_job_fork(qh_job *j, qh_gen_env *env, int64_t now_us)
         qh_choice *c = &j->choices[i];
         if (c->state == QH_CHOICE_FINISHED) continue;
         qh_status st = qh_seq_fork(&c->seq, j->choices[0].seq);
-        if (st) qh_choice_finish(c, env, QH_FINISH_ERROR, st, "no memory to fork the sequence", now_us);
+        if (st)
+            qh_choice_finish(c, env, QH_FINISH_ERROR, st, "no memory to fork the sequence", now_us);
         else c->state = QH_CHOICE_RUNNING;
     }
 }
@@ -108,15 +114,16 @@ void qh_job_fork(qh_job *j, qh_gen_env *env, int64_t now_us)
 /* Tokens -----------------------------------------------------------------------------------------*/
 
 /* Log-probabilities as asked, appended to list. */
-static qh_status add_info(qh_choice *c, qh_gen_env *env, qh_info_list *list, qh_token id, const float *logits,
-                          bool wants_logprob, qh_err *err)
+static qh_status add_info(qh_choice *c, qh_gen_env *env, qh_info_list *list, qh_token id,
+                          const float *logits, bool wants_logprob, qh_err *err)
 {
     qh_token ids[QH_MAX_TOP_LOGPROBS];
     float logprobs[QH_MAX_TOP_LOGPROBS];
     qh_token_info t = {.id = id, .logprob = NAN};
     int n_top = c->job->gen->top_logprobs;
     if (wants_logprob || n_top > 0) {
-        qh_status st = qh_sampler_logprobs(env->sampler, logits, id, &t.logprob, n_top, ids, logprobs, &t.n_top, err);
+        qh_status st = qh_sampler_logprobs(env->sampler, logits, id, &t.logprob, n_top, ids,
+                                           logprobs, &t.n_top, err);
         if (st) return st;
     }
     if (t.n_top) t.top = qh_alloc0(sizeof *t.top * (size_t)t.n_top);
@@ -129,7 +136,8 @@ static qh_status add_info(qh_choice *c, qh_gen_env *env, qh_info_list *list, qh_
     return QH_OK;
 }
 
-qh_status qh_choice_score_prompt(qh_choice *c, qh_gen_env *env, int p, const float *logits, qh_err *err)
+qh_status qh_choice_score_prompt(qh_choice *c, qh_gen_env *env, int p, const float *logits,
+                                 qh_err *err)
 {
     qh_job *j = c->job;
     if (p < j->n_scored || p + 1 >= j->n_prompt) return QH_OK;
@@ -206,7 +214,8 @@ static void release_text(qh_choice *c, qh_gen_env *env)
     else if (c->finish == QH_FINISH_LENGTH) c->finish = QH_FINISH_STOP;
 }
 
-void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status st, const char *message, int64_t now_us)
+void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status st,
+                      const char *message, int64_t now_us)
 {
     if (c->state == QH_CHOICE_FINISHED) return;
     c->state = QH_CHOICE_FINISHED;
@@ -222,7 +231,8 @@ void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status
 
 bool qh_choice_is_full(const qh_choice *c)
 {
-    return c->text.len > QH_UNDELIVERED_BYTES || c->infos.n > MAX_UNTOLD_INFOS || c->prompt_infos.n > MAX_UNTOLD_INFOS;
+    return c->text.len > QH_UNDELIVERED_BYTES || c->infos.n > MAX_UNTOLD_INFOS ||
+           c->prompt_infos.n > MAX_UNTOLD_INFOS;
 }
 
 static void move_infos(qh_info_list *l, qh_event *out)
@@ -238,9 +248,14 @@ static qh_usage usage_of(const qh_choice *c)
     int64_t admitted = j->admitted_us >= 0 ? j->admitted_us : c->finished_us;
     int64_t first = c->first_token_us >= 0 ? c->first_token_us : c->finished_us;
     return (qh_usage){
-        .n_prompt = j->n_prompt, .n_cached = j->n_cached, .n_completion = c->n_completion,
-        .queue_us = admitted - j->submitted_us, .prefill_us = first - admitted, .decode_us = c->finished_us - first,
-        .first_token_us = c->first_token_us >= 0 ? first - j->submitted_us : 0, .n_preempted = c->n_preempted,
+        .n_prompt = j->n_prompt,
+        .n_cached = j->n_cached,
+        .n_completion = c->n_completion,
+        .queue_us = admitted - j->submitted_us,
+        .prefill_us = first - admitted,
+        .decode_us = c->finished_us - first,
+        .first_token_us = c->first_token_us >= 0 ? first - j->submitted_us : 0,
+        .n_preempted = c->n_preempted,
     };
 }
 
@@ -251,7 +266,8 @@ static void tell_end(qh_choice *c, qh_event *out)
     out->status = c->status;
     out->message = c->message;
     c->message = NULL;
-    if (c->finish == QH_FINISH_STOP && c->stop_match >= 0) out->stop_match = qh_strdup(c->job->gen->stop_strings[c->stop_match]);
+    if (c->finish == QH_FINISH_STOP && c->stop_match >= 0)
+        out->stop_match = qh_strdup(c->job->gen->stop_strings[c->stop_match]);
     out->usage = usage_of(c);
     c->is_told = true;
 }

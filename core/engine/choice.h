@@ -82,20 +82,22 @@ struct qh_job {
 };
 
 /* Takes gen. Always gives a job; if memory for it was missing, its choices are finished with an error. */
-qh_job *qh_job_new(qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags, qh_gen_env *env, int64_t submitted_us);
+qh_job *qh_job_new(qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags, qh_gen_env *env,
+                   int64_t submitted_us);
 void    qh_job_free(qh_job *j);
 bool    qh_job_is_told(const qh_job *j);            /* every choice has told its end */
 
 /* Row p of the prompt gave logits: the log-probability of token p + 1. */
-qh_status qh_choice_score_prompt(qh_choice *c, qh_gen_env *env, int p, const float *logits, qh_err *err);
+qh_status qh_choice_score_prompt(qh_choice *c, qh_gen_env *env, int p, const float *logits,
+                                 qh_err *err);
 /* Fork the other choices from choice 0, whose prompt is computed. A fork without memory finishes. */
 void      qh_job_fork(qh_job *j, qh_gen_env *env, int64_t now_us);
 /* Draw the next token; may finish the choice. */
 void      qh_choice_draw(qh_choice *c, qh_gen_env *env, const float *logits, int64_t now_us);
 
 /* End it: pages back, the rest of the text released. message may be NULL. Finished ones are left alone. */
-void      qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status st, const char *message,
-                           int64_t now_us);
+void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status st,
+                      const char *message, int64_t now_us);
 /* Undelivered output is over its bound: it should sit out steps. */
 bool      qh_choice_is_full(const qh_choice *c);
 /* Move the next thing to tell into *out; false when there is none. */

@@ -31,7 +31,8 @@ static bool contains_breaker(const qh_sampling *s, const qh_vocab *v, qh_token i
 }
 
 /* Is tokens[at] one in which a breaker ends? Looks back over as many bytes as a breaker can have. */
-static bool is_breaking(const qh_sampling *s, size_t longest, const qh_vocab *v, const qh_token *tokens, int at)
+static bool is_breaking(const qh_sampling *s, size_t longest, const qh_vocab *v,
+                        const qh_token *tokens, int at)
 {
     qh_slice own = bytes_of(v, tokens[at]);
     if (own.len == 0) return false;

@@ -11,8 +11,11 @@
 
 enum { QH_DRY_MAX_MATCH = 256, QH_DRY_MAX_BREAKER_BYTES = 128 };
 
-static inline bool qh_dry_is_on(const qh_sampling *s) { return s->dry_multiplier > 0 && s->dry_window != 0; }
+static inline bool qh_dry_is_on(const qh_sampling *s)
+{
+    return s->dry_multiplier > 0 && s->dry_window != 0;
+}
 
 /* lengths: scratch [n_tokens]; matches: [n_vocab] zeros, left as zeros. */
-void qh_dry_apply(const qh_sampling *spec, const qh_vocab *vocab, const qh_history *h, float *logits,
-                  int *lengths, int *matches);
+void qh_dry_apply(const qh_sampling *spec, const qh_vocab *vocab, const qh_history *h,
+                  float *logits, int *lengths, int *matches);

@@ -79,16 +79,21 @@ static void run(void *arg)
 
 /* Opening and closing ----------------------------------------------------------------------------*/
 
-qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc, const qh_tokenizer *tok,
-                        const qh_engine_config *cfg, qh_err *err)
+qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc,
+                        const qh_tokenizer *tok, const qh_engine_config *cfg, qh_err *err)
 {
     *out = NULL;
-    const qh_vocab *own = be->ops->caps(be)->vocab, *vocab = own ? own : tok ? qh_tokenizer_vocab(tok) : NULL;
-    if (!vocab) return qh_fail(err, QH_EINVAL, "backend '%s' has no vocabulary and no tokenizer was given", be->ops->caps(be)->name);
+    const qh_vocab *own = be->ops->caps(be)->vocab, *vocab = own   ? own
+                                                             : tok ? qh_tokenizer_vocab(tok)
+                                                                   : NULL;
+    if (!vocab)
+        return qh_fail(err, QH_EINVAL, "backend '%s' has no vocabulary and no tokenizer was given",
+                       be->ops->caps(be)->name);
     qh_engine *e = qh_new0(qh_engine);
     e->clock = cfg->clock ? cfg->clock : &qh_clock_real;
     e->max_queued = cfg->max_queued ? cfg->max_queued : DEFAULT_MAX_QUEUED;
-    qh_status st = qh_core_new(&e->core, be, desc, vocab, cfg, (qh_event_sink){has_room, put, e}, err);
+    qh_status st =
+        qh_core_new(&e->core, be, desc, vocab, cfg, (qh_event_sink){has_room, put, e}, err);
     if (st) goto fail;
     int max_seqs = qh_core_limits(e->core)->max_seqs;
     e->n_slots = e->max_queued + 2 * max_seqs;
@@ -143,7 +148,8 @@ static int count_queued(qh_engine *e)
 {
     int n = 0;
     for (int i = 0; i < e->n_slots; i++)
-        n += e->slots[i].id && !(atomic_load_explicit(&e->slots[i].flags, memory_order_relaxed) & QH_FLAG_STARTED);
+        n += e->slots[i].id &&
+             !(atomic_load_explicit(&e->slots[i].flags, memory_order_relaxed) & QH_FLAG_STARTED);
     return n;
 }
 
@@ -152,13 +158,18 @@ qh_status qh_engine_submit(qh_engine *e, qh_gen *gen, qh_job_id *out_id, qh_err 
     *out_id = 0;
     qh_engine_stats now;
     qh_stats_get(qh_core_stats(e->core), &now);
-    if (now.is_failed) return qh_fail(err, QH_EDEVICE, "the device failed; the model must be loaded again");
+    if (now.is_failed)
+        return qh_fail(err, QH_EDEVICE, "the device failed; the model must be loaded again");
     qh_status st = qh_gen_check(gen, qh_core_limits(e->core), err);
     if (st) return st;
     slot *s = find_slot(e, 0);
     int n_queued = count_queued(e);
-    if (!s || n_queued >= e->max_queued) return qh_fail(err, QH_AGAIN, "the queue is full: %d requests wait", n_queued);
-    command cmd = {.id = atomic_fetch_add(&last_id, 1) + 1, .gen = gen, .slot = s, .submitted_us = e->clock->now_us(e->clock)};
+    if (!s || n_queued >= e->max_queued)
+        return qh_fail(err, QH_AGAIN, "the queue is full: %d requests wait", n_queued);
+    command cmd = {.id = atomic_fetch_add(&last_id, 1) + 1,
+                   .gen = gen,
+                   .slot = s,
+                   .submitted_us = e->clock->now_us(e->clock)};
     s->id = cmd.id;
     s->n_left = gen->n_choices;
     atomic_store(&s->flags, 0);
@@ -206,4 +217,7 @@ qh_status qh_engine_poll(qh_engine *e, qh_event *out)
 }
 
 int qh_engine_max_context(const qh_engine *e) { return qh_core_limits(e->core)->max_context; }
-void qh_engine_get_stats(qh_engine *e, qh_engine_stats *out) { qh_stats_get(qh_core_stats(e->core), out); }
+void qh_engine_get_stats(qh_engine *e, qh_engine_stats *out)
+{
+    qh_stats_get(qh_core_stats(e->core), out);
+}

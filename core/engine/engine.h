@@ -27,7 +27,7 @@ typedef struct {
     int step_tokens;                            /* rows of a step: decode first, then prefill; default 512 */
     int max_context;                            /* tokens of a sequence; 0: the model's. Cut to the backend's
                                                    limits and to the pages, see n_pages */
-    int n_pages;                                /* KV pages to use; 0: all that the backend reserved. A
+    int n_pages; /* KV pages to use; 0: all that the backend reserved. A
                                                    sequence may hold n_pages - 1: one stays spare for copies */
     bool no_prefix_cache;
     qh_clock *clock;                            /* NULL: real */
@@ -48,7 +48,7 @@ typedef struct {
     qh_tokens prompt;                           /* at least one token */
     qh_sampling sampling;                       /* per choice the seed's stream differs */
     int n_choices;                              /* forks after prefill; default 1, at most max_seqs */
-    int max_tokens, min_tokens;                 /* max 0, or more than fits: up to the context. Before min_tokens
+    int max_tokens, min_tokens; /* max 0, or more than fits: up to the context. Before min_tokens
                                                    stop tokens are banned and stop strings not looked for */
     bool ignore_eos;                            /* the model's end tokens do not stop; stop_tokens do */
     char **stop_strings;                        /* n_stop_strings, UTF-8, none empty */
@@ -68,7 +68,7 @@ void    qh_gen_free(qh_gen *g);                 /* NULL is fine */
 
 typedef struct {
     qh_token id;
-    float logprob;                              /* natural log, of the model's distribution at temperature 1,
+    float logprob; /* natural log, of the model's distribution at temperature 1,
                                                    before bias and penalties; NaN when not asked for */
     int n_top;
     struct { qh_token id; float logprob; } *top;/* [n_top] best first, owned */
@@ -104,8 +104,8 @@ void qh_event_deinit(qh_event *e);
 
 /* Takes the backend (closes it in free; on failure it stays with the caller). tok is borrowed; it may
  * be NULL when the backend brings a vocabulary of its own, which then counts. Starts the engine thread. */
-qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc, const qh_tokenizer *tok,
-                        const qh_engine_config *cfg, qh_err *err);
+qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc,
+                        const qh_tokenizer *tok, const qh_engine_config *cfg, qh_err *err);
 /* Cancels everything, joins the thread, closes the backend. NULL is fine. */
 void      qh_engine_free(qh_engine *e);
 

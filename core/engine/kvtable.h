@@ -17,7 +17,10 @@ typedef struct {
     int n_tokens;               /* keys and values stored; n_pages >= ceil(n_tokens / 64) */
 } qh_kvtable;
 
-static inline int qh_pages_for(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
+static inline int qh_pages_for(int n_tokens)
+{
+    return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS;
+}
 
 /* Room for max_tokens in the list of pages; takes no page. QH_ENOMEM. */
 qh_status qh_kvtable_init(qh_kvtable *t, qh_kvpool *pool, int max_tokens);

@@ -17,7 +17,10 @@ static inline v4f load4(const float *p)
     return x;
 }
 
-static inline v4f pick4(v4i mask, v4f a, v4f b) { return (v4f)((mask & (v4i)a) | (~mask & (v4i)b)); }
+static inline v4f pick4(v4i mask, v4f a, v4f b)
+{
+    return (v4f)((mask & (v4i)a) | (~mask & (v4i)b));
+}
 
 /* Maximum of a full block; a NaN leaves a set bit in *bad. */
 static float max_of_block(const float *v, v4i *bad)
@@ -55,7 +58,9 @@ qh_status qh_logits_scan(qh_logits *l, const float *v, int n, float *block_max, 
     for (int i = 0; i < LANES; i++)
         if (bad[i]) return qh_fail(err, QH_EFORMAT, "the model's logits hold a NaN");
     if (l->max == INFINITY) return qh_fail(err, QH_EFORMAT, "the model's logits hold an infinity");
-    if (l->max == -INFINITY) return qh_fail(err, QH_EINVAL, "no token is left to draw: logit_bias or min_tokens bans all %d", n);
+    if (l->max == -INFINITY)
+        return qh_fail(err, QH_EINVAL,
+                       "no token is left to draw: logit_bias or min_tokens bans all %d", n);
     l->argmax = best * QH_LOGITS_BLOCK;
     while (v[l->argmax] != l->max) l->argmax++;
     return QH_OK;

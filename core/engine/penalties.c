@@ -3,7 +3,8 @@
 
 bool qh_penalties_are_on(const qh_sampling *s)
 {
-    bool has_strength = s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
+    bool has_strength =
+        s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
     return has_strength && s->penalty_window != 0;
 }
 
@@ -17,7 +18,9 @@ enum { SEEN = 1, ONCE = 2 };
 
 void qh_penalties_apply(const qh_sampling *s, const qh_history *h, float *logits, int *counts)
 {
-    int first = s->penalty_window < 0 || s->penalty_window > h->n_tokens ? 0 : h->n_tokens - s->penalty_window;
+    int first = s->penalty_window < 0 || s->penalty_window > h->n_tokens
+                    ? 0
+                    : h->n_tokens - s->penalty_window;
     for (int i = first; i < h->n_tokens; i++) {
         int *c = &counts[h->tokens[i]];
         *c = (i >= h->n_prompt ? *c + ONCE : *c) | SEEN;

@@ -25,7 +25,8 @@ qh_status qh_prefix_new(qh_prefix **out, qh_kvpool *pool, qh_err *err)
     *out = NULL;
     int n_pages = qh_kvpool_n_pages(pool);
     node **node_of = qh_try_alloc0((size_t)n_pages, sizeof *node_of);
-    if (!node_of) return qh_fail(err, QH_ENOMEM, "no memory for a prefix cache of %d pages", n_pages);
+    if (!node_of)
+        return qh_fail(err, QH_ENOMEM, "no memory for a prefix cache of %d pages", n_pages);
     qh_prefix *c = qh_new0(qh_prefix);
     c->pool = pool;
     c->node_of = node_of;
@@ -78,7 +79,8 @@ static int lower_bound(const node *parent, const qh_token *tokens, int n)
         int mid = (lo + hi) / 2;
         const node *m = parent->children[mid];
         int same = common_len(m->tokens, m->n_tokens, tokens, n);
-        bool is_before = same == m->n_tokens ? same < n : same < n && m->tokens[same] < tokens[same];
+        bool is_before =
+            same == m->n_tokens ? same < n : same < n && m->tokens[same] < tokens[same];
         if (is_before) lo = mid + 1;
         else hi = mid;
     }
@@ -128,7 +130,8 @@ qh_prefix_hit qh_prefix_find(const qh_prefix *c, uint64_t salt, const qh_token *
     qh_prefix_hit hit = {.partial = QH_NO_PAGE};
     int n_same = QH_PAGE_TOKENS;
     const node *at = find_salt(c, salt);
-    while (at && n_same == QH_PAGE_TOKENS && (at = next_node(at, tokens, hit.n_tokens, n, &n_same))) {
+    while (at && n_same == QH_PAGE_TOKENS &&
+           (at = next_node(at, tokens, hit.n_tokens, n, &n_same))) {
         hit.n_tokens += n_same;
         hit.n_pages++;
         hit.n_idle += qh_kvpool_is_idle(c->pool, at->page);
@@ -137,7 +140,8 @@ qh_prefix_hit qh_prefix_find(const qh_prefix *c, uint64_t salt, const qh_token *
     return hit;
 }
 
-int qh_prefix_use(qh_prefix *c, uint64_t salt, const qh_token *tokens, int n, int max_tokens, qh_kvtable *t)
+int qh_prefix_use(qh_prefix *c, uint64_t salt, const qh_token *tokens, int n, int max_tokens,
+                  qh_kvtable *t)
 {
     int n_same = QH_PAGE_TOKENS;
     const node *at = find_salt(c, salt);
@@ -193,7 +197,8 @@ static node *find_or_add_salt(qh_prefix *c, uint64_t salt)
     qh_token key[SALT_TOKENS];
     split_salt(salt, key);
     node *n = find_salt(c, salt);
-    return n ? n : insert_child(&c->root, lower_bound(&c->root, key, SALT_TOKENS), key, SALT_TOKENS);
+    return n ? n
+             : insert_child(&c->root, lower_bound(&c->root, key, SALT_TOKENS), key, SALT_TOKENS);
 }
 
 static void hold_page(qh_prefix *c, node *n, qh_page page)
@@ -232,7 +237,8 @@ static node *insert_page(qh_prefix *c, node *parent, const qh_token *tokens, int
     return fresh;
 }
 
-void qh_prefix_insert(qh_prefix *c, uint64_t salt, const qh_token *tokens, qh_kvtable *t, bool is_final)
+void qh_prefix_insert(qh_prefix *c, uint64_t salt, const qh_token *tokens, qh_kvtable *t,
+                      bool is_final)
 {
     int n_end = is_final ? t->n_tokens : t->n_tokens / QH_PAGE_TOKENS * QH_PAGE_TOKENS;
     if (n_end == 0) return;
@@ -270,8 +276,9 @@ static int check_subtree(const qh_prefix *c, const node *n)
             qh_assert(left->tokens[same] < k->tokens[same]);
         }
         if (n != &c->root && !is_salt)
-            qh_assert(qh_kvpool_refs(c->pool, n->page) >= 1 &&
-                      (!qh_kvpool_is_idle(c->pool, n->page) || qh_kvpool_is_idle(c->pool, k->page)));
+            qh_assert(
+                qh_kvpool_refs(c->pool, n->page) >= 1 &&
+                (!qh_kvpool_is_idle(c->pool, n->page) || qh_kvpool_is_idle(c->pool, k->page)));
         n_nodes += 1 + check_subtree(c, k);
     }
     qh_assert(!is_salt || n->n_children > 0);

@@ -35,14 +35,16 @@ qh_prefix_hit qh_prefix_find(const qh_prefix *c, uint64_t salt, const qh_token *
 /* The same walk, and t (empty) adopts the pages of at most max_tokens tokens. With what find returned as
  * max_tokens it adopts the very pages that find counted, if nothing was inserted or evicted in between.
  * Returns the tokens adopted. */
-int       qh_prefix_use(qh_prefix *c, uint64_t salt, const qh_token *tokens, int n, int max_tokens, qh_kvtable *t);
+int qh_prefix_use(qh_prefix *c, uint64_t salt, const qh_token *tokens, int n, int max_tokens,
+                  qh_kvtable *t);
 
 /* Remember the pages of t, which holds tokens[0..t->n_tokens): full pages, and with is_final the partial
  * tail, which nobody may write afterwards but by copy. A full page whose tokens are cached already is
  * exchanged in t for the cached one, so that equal prefixes share memory; when forks of t hold it as well,
  * nothing from there on is remembered before they are gone. Without memory for a node, less is
  * remembered. */
-void      qh_prefix_insert(qh_prefix *c, uint64_t salt, const qh_token *tokens, qh_kvtable *t, bool is_final);
+void qh_prefix_insert(qh_prefix *c, uint64_t salt, const qh_token *tokens, qh_kvtable *t,
+                      bool is_final);
 
 /* Evict idle pages, oldest first, until n_free pages are free. QH_AGAIN: not enough were idle. */
 qh_status qh_prefix_make_room(qh_prefix *c, int n_free);

@@ -48,7 +48,8 @@ static float bound_of_block(const race *r, const float *logits, const uint32_t *
 {
     float scale = 1.0f / r->temperature, odd[BLOCK], top = -INFINITY;
     int32_t exponent[BLOCK];
-    for (int i = 0; i < BLOCK; i++) odd[i] = (float)(int32_t)(2 * ((1u << 23) - (bits[i] >> 9)) - 1);
+    for (int i = 0; i < BLOCK; i++)
+        odd[i] = (float)(int32_t)(2 * ((1u << 23) - (bits[i] >> 9)) - 1);
     memcpy(exponent, odd, sizeof odd);
     for (int i = 0; i < BLOCK; i++)     /* as qh_rng_gumbel_bound: 24 - floor(log2(odd)) times ln 2 */
         odd[i] = (logits[i] - r->max) * scale + (float)(24 + 127 - (exponent[i] >> 23)) * 0.69315f;
@@ -59,7 +60,8 @@ static float bound_of_block(const race *r, const float *logits, const uint32_t *
 static void run_block(race *r, qh_token first, const float *logits)
 {
     uint32_t bits[BLOCK];
-    qh_rng_gumbel_bits64(r->noise->seed, r->noise->choice, r->noise->position, (uint32_t)first, bits);
+    qh_rng_gumbel_bits64(r->noise->seed, r->noise->choice, r->noise->position, (uint32_t)first,
+                         bits);
     if (bound_of_block(r, logits, bits) < r->best) return;
     for (int i = 0; i < BLOCK; i++) run_with(r, first + i, logits[i], bits[i]);
 }
@@ -94,7 +96,11 @@ static const float COLDEST = 1e-20f;
 qh_token qh_race(const qh_cand_set *set, float temperature, const qh_noise *noise)
 {
     if (temperature < COLDEST) temperature = COLDEST;
-    race r = {.noise = noise, .temperature = temperature, .max = set->row->max, .best = -INFINITY, .leader = QH_NO_TOKEN};
+    race r = {.noise = noise,
+              .temperature = temperature,
+              .max = set->row->max,
+              .best = -INFINITY,
+              .leader = QH_NO_TOKEN};
     if (set->is_all) run_row(&r, set->row);
     for (int i = 0; i < set->n && !set->is_all; i++) run(&r, set->list[i].id, set->list[i].logit);
     return r.leader;

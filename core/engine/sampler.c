@@ -18,7 +18,8 @@ struct qh_sampler {
     float *block_max, *scratch; /* [n_blocks] */
 };
 
-qh_status qh_sampler_new(qh_sampler **out, const qh_vocab *vocab, int n_vocab, int max_tokens, qh_err *err)
+qh_status qh_sampler_new(qh_sampler **out, const qh_vocab *vocab, int n_vocab, int max_tokens,
+                         qh_err *err)
 {
     *out = NULL;
     qh_sampler *s = qh_new0(qh_sampler);
@@ -100,8 +101,9 @@ static int cmp_best_first(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, float *logprob, int n_top,
-                              qh_token *top_ids, float *top_logprobs, int *n_out, qh_err *err)
+qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, float *logprob,
+                              int n_top, qh_token *top_ids, float *top_logprobs, int *n_out,
+                              qh_err *err)
 {
     qh_logits row;
     qh_status st = qh_logits_scan(&row, logits, s->n_vocab, s->block_max, err);

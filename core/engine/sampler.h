@@ -13,7 +13,8 @@
 typedef struct qh_sampler qh_sampler;
 
 /* vocab and its size; max_tokens: the longest sequence. QH_ENOMEM. */
-qh_status qh_sampler_new(qh_sampler **out, const qh_vocab *vocab, int n_vocab, int max_tokens, qh_err *err);
+qh_status qh_sampler_new(qh_sampler **out, const qh_vocab *vocab, int n_vocab, int max_tokens,
+                         qh_err *err);
 void      qh_sampler_free(qh_sampler *s);           /* NULL is fine */
 
 typedef struct {
@@ -32,5 +33,6 @@ qh_status qh_sampler_draw(qh_sampler *s, const qh_draw *d, qh_token *out, qh_err
 /* Log-probabilities under softmax of the logits as they are: of id, and of the n_top best (best first,
  * ties by lower id) into top_ids and top_logprobs. n_top <= QH_MAX_TOP_LOGPROBS. Returns how many. */
 enum { QH_MAX_TOP_LOGPROBS = 20 };
-qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, float *logprob, int n_top,
-                              qh_token *top_ids, float *top_logprobs, int *n_out, qh_err *err);
+qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, float *logprob,
+                              int n_top, qh_token *top_ids, float *top_logprobs, int *n_out,
+                              qh_err *err);

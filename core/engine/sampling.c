@@ -35,13 +35,18 @@ static qh_status in_range(const char *field, double v, double lo, double hi, qh_
 
 static qh_status check_bias(const qh_sampling *s, int n_vocab, qh_err *err)
 {
-    if (s->n_bias > MAX_BIAS) return qh_fail(err, QH_EINVAL, "logit_bias has %d entries, expected at most %d", s->n_bias, MAX_BIAS);
+    if (s->n_bias > MAX_BIAS)
+        return qh_fail(err, QH_EINVAL, "logit_bias has %d entries, expected at most %d", s->n_bias,
+                       MAX_BIAS);
     for (int i = 0; i < s->n_bias; i++) {
         const qh_logit_bias *b = &s->bias[i];
         if (b->id < 0 || b->id >= n_vocab)
-            return qh_fail(err, QH_EINVAL, "logit_bias names token %d, expected 0 to %d", b->id, n_vocab - 1);
+            return qh_fail(err, QH_EINVAL, "logit_bias names token %d, expected 0 to %d", b->id,
+                           n_vocab - 1);
         if (isnan(b->bias) || b->bias == INFINITY)
-            return qh_fail(err, QH_EINVAL, "logit_bias of token %d is %g, expected a number or -infinity", b->id, (double)b->bias);
+            return qh_fail(err, QH_EINVAL,
+                           "logit_bias of token %d is %g, expected a number or -infinity", b->id,
+                           (double)b->bias);
     }
     return QH_OK;
 }
@@ -49,11 +54,13 @@ static qh_status check_bias(const qh_sampling *s, int n_vocab, qh_err *err)
 static qh_status check_breakers(const qh_sampling *s, qh_err *err)
 {
     if (s->n_dry_breakers > MAX_BREAKERS)
-        return qh_fail(err, QH_EINVAL, "dry_breakers has %d entries, expected at most %d", s->n_dry_breakers, MAX_BREAKERS);
+        return qh_fail(err, QH_EINVAL, "dry_breakers has %d entries, expected at most %d",
+                       s->n_dry_breakers, MAX_BREAKERS);
     for (int i = 0; i < s->n_dry_breakers; i++) {
         size_t len = strlen(s->dry_breakers[i]);
         if (len == 0 || len > QH_DRY_MAX_BREAKER_BYTES)
-            return qh_fail(err, QH_EINVAL, "dry_breakers[%d] has %zu bytes, expected 1 to %d", i, len, QH_DRY_MAX_BREAKER_BYTES);
+            return qh_fail(err, QH_EINVAL, "dry_breakers[%d] has %zu bytes, expected 1 to %d", i,
+                           len, QH_DRY_MAX_BREAKER_BYTES);
     }
     return QH_OK;
 }

@@ -43,7 +43,8 @@ static bool is_senior(const qh_sched_seq *a, const qh_sched_seq *b)
 
 /* Whom to preempt among those that are stalled or satisfy is_prey: a stalled one before the others, the
  * most junior first. -1: nobody. */
-static int pick_victim(const plan *p, const qh_sched_seq *by, bool (*is_prey)(const qh_sched_seq *, const qh_sched_seq *))
+static int pick_victim(const plan *p, const qh_sched_seq *by,
+                       bool (*is_prey)(const qh_sched_seq *, const qh_sched_seq *))
 {
     int best = -1;
     for (int i = 0; i < p->s->n_running; i++) {
@@ -56,7 +57,10 @@ static int pick_victim(const plan *p, const qh_sched_seq *by, bool (*is_prey)(co
     return best;
 }
 
-static bool has_lower_priority(const qh_sched_seq *q, const qh_sched_seq *by) { return q->priority < by->priority; }
+static bool has_lower_priority(const qh_sched_seq *q, const qh_sched_seq *by)
+{
+    return q->priority < by->priority;
+}
 static bool is_junior(const qh_sched_seq *q, const qh_sched_seq *by) { return is_senior(by, q); }
 
 /* A cushion for those that decode: a quarter of them reach a page's end within the next 16 steps. */
@@ -119,7 +123,8 @@ static void admit_in_order(plan *p)
         p->n_pages -= pages_needed(q, q->n_pending);
     }
     int n = 0;
-    while (n < p->s->n_waiting && admit_into_room(p, &p->s->waiting[n])) p->wait[n++].action = QH_SCHED_RUN;
+    while (n < p->s->n_waiting && admit_into_room(p, &p->s->waiting[n]))
+        p->wait[n++].action = QH_SCHED_RUN;
     if (n > 0 || p->s->n_waiting == 0 || !admit_by_preempting(p, &p->s->waiting[0])) return;
     p->wait[0].action = QH_SCHED_RUN;
     p->has_preempted = true;
@@ -140,7 +145,8 @@ static void sort_order(plan *p, bool (*before)(const qh_sched_seq *, const qh_sc
 {
     for (int i = 1; i < p->n_order; i++) {
         int x = p->order[i], j = i;
-        for (; j > 0 && before(seq_at(p, x), seq_at(p, p->order[j - 1])); j--) p->order[j] = p->order[j - 1];
+        for (; j > 0 && before(seq_at(p, x), seq_at(p, p->order[j - 1])); j--)
+            p->order[j] = p->order[j - 1];
         p->order[j] = x;
     }
 }
@@ -152,7 +158,9 @@ static void list_candidates(plan *p)
 {
     p->n_order = 0;
     for (int i = 0; i < p->s->n_running; i++) {
-        if (!p->s->running[i].is_ready || p->run[i].action == QH_SCHED_PREEMPT || p->run[i].n_rows == NO_PAGE) continue;
+        if (!p->s->running[i].is_ready || p->run[i].action == QH_SCHED_PREEMPT ||
+            p->run[i].n_rows == NO_PAGE)
+            continue;
         p->run[i] = (qh_sched_verdict){QH_SCHED_SIT, 0};
         p->order[p->n_order++] = i;
     }
@@ -185,7 +193,8 @@ static bool is_left_alone(plan *p, int n_done, const qh_sched_seq *q)
 {
     int n_refs = q->n_tail_refs;
     for (int i = 0; i < n_done; i++)
-        n_refs -= verdict_at(p, p->order[i])->n_rows > 0 && seq_at(p, p->order[i])->shared_tail == q->shared_tail;
+        n_refs -= verdict_at(p, p->order[i])->n_rows > 0 &&
+                  seq_at(p, p->order[i])->shared_tail == q->shared_tail;
     return n_refs <= 1;
 }
 
@@ -202,7 +211,8 @@ static void count_pages(plan *p)
     for (int i = 0; i < p->s->n_running; i++)
         if (p->run[i].action == QH_SCHED_PREEMPT) p->n_pages += p->s->running[i].n_released;
     for (int i = 0; i < p->s->n_waiting; i++)
-        if (p->wait[i].action == QH_SCHED_RUN) p->n_pages -= p->has_preempted ? p->s->waiting[i].n_hit : p->s->waiting[i].n_idle;
+        if (p->wait[i].action == QH_SCHED_RUN)
+            p->n_pages -= p->has_preempted ? p->s->waiting[i].n_hit : p->s->waiting[i].n_idle;
 }
 
 /* True when a sequence that had rows lost them all: others may have use for them. */
@@ -234,7 +244,8 @@ static bool hand_out_pages(plan *p)
     return has_lost;
 }
 
-void qh_sched_decide(const qh_sched_state *s, qh_sched_verdict *running, qh_sched_verdict *waiting, int *scratch)
+void qh_sched_decide(const qh_sched_state *s, qh_sched_verdict *running, qh_sched_verdict *waiting,
+                     int *scratch)
 {
     plan p = {.s = s, .run = running, .wait = waiting, .order = scratch};
     for (int i = 0; i < s->n_running; i++) running[i] = (qh_sched_verdict){QH_SCHED_SIT, 0};

@@ -54,4 +54,5 @@ typedef struct {
 } qh_sched_verdict;
 
 /* running[n_running] and waiting[n_waiting] receive the verdicts. scratch: [n_running + n_waiting]. */
-void qh_sched_decide(const qh_sched_state *s, qh_sched_verdict *running, qh_sched_verdict *waiting, int *scratch);
+void qh_sched_decide(const qh_sched_state *s, qh_sched_verdict *running, qh_sched_verdict *waiting,
+                     int *scratch);

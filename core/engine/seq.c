@@ -52,7 +52,8 @@ void qh_seq_rewind(qh_seq *s, int mark)
 
 void qh_seq_want_logits(qh_seq *s)
 {
-    if (s->tokens.len > 0 && qh_seq_n_pending(s) == 0) qh_kvtable_truncate(&s->kv, s->tokens.len - 1);
+    if (s->tokens.len > 0 && qh_seq_n_pending(s) == 0)
+        qh_kvtable_truncate(&s->kv, s->tokens.len - 1);
 }
 
 int qh_seq_load(qh_seq *s, qh_prefix *c, int n, int n_cached)

@@ -43,27 +43,35 @@ struct qh_core {
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-static qh_status resolve(qh_core *c, const qh_engine_config *cfg, const qh_desc *desc, qh_backend_limits *lim, qh_err *err)
+static qh_status resolve(qh_core *c, const qh_engine_config *cfg, const qh_desc *desc,
+                         qh_backend_limits *lim, qh_err *err)
 {
     *lim = c->be->ops->caps(c->be)->limits;
     int n_pages = cfg->n_pages ? smaller(cfg->n_pages, lim->n_pages) : lim->n_pages;
     if (n_pages < 2 || lim->max_rows < 1 || lim->max_seqs < 1 || lim->max_outputs < 1)
         return qh_fail(err, QH_EINVAL,
-                       "backend '%s' was opened for %d pages, %d rows, %d sequences, %d outputs; the engine needs at "
+                       "backend '%s' was opened for %d pages, %d rows, %d sequences, %d outputs; "
+                       "the engine needs at "
                        "least 2 pages and one of each",
-                       c->be->ops->caps(c->be)->name, n_pages, lim->max_rows, lim->max_seqs, lim->max_outputs);
+                       c->be->ops->caps(c->be)->name, n_pages, lim->max_rows, lim->max_seqs,
+                       lim->max_outputs);
     int context = cfg->max_context ? cfg->max_context : desc->n_ctx_train;
     context = smaller(context, lim->max_context);
-    int held = n_pages - 1 < INT32_MAX / QH_PAGE_TOKENS ? (n_pages - 1) * QH_PAGE_TOKENS : INT32_MAX;
+    int held =
+        n_pages - 1 < INT32_MAX / QH_PAGE_TOKENS ? (n_pages - 1) * QH_PAGE_TOKENS : INT32_MAX;
     lim->n_pages = n_pages;
     lim->max_rows = smaller(cfg->step_tokens ? cfg->step_tokens : 512, lim->max_rows);
     lim->max_seqs = smaller(cfg->max_seqs ? cfg->max_seqs : 64, lim->max_seqs);
     c->limits = (qh_spec_limits){
-        .n_vocab = smaller(desc->n_vocab, qh_vocab_len(c->env.vocab)), .max_context = smaller(context, held),
-        .n_pages = n_pages, .is_pool_bound = held < context, .max_seqs = lim->max_seqs,
+        .n_vocab = smaller(desc->n_vocab, qh_vocab_len(c->env.vocab)),
+        .max_context = smaller(context, held),
+        .n_pages = n_pages,
+        .is_pool_bound = held < context,
+        .max_seqs = lim->max_seqs,
     };
     if (c->limits.max_context < 2)
-        return qh_fail(err, QH_EINVAL, "a context of %d tokens, expected at least 2", c->limits.max_context);
+        return qh_fail(err, QH_EINVAL, "a context of %d tokens, expected at least 2",
+                       c->limits.max_context);
     return QH_OK;
 }
 
@@ -95,7 +103,8 @@ qh_status qh_core_new(qh_core **out, qh_backend *be, const qh_desc *desc, const 
     c->env.max_context = c->limits.max_context;
     st = qh_kvpool_new(&c->env.pool, lim.n_pages, err);
     if (!st && !cfg->no_prefix_cache) st = qh_prefix_new(&c->env.prefix, c->env.pool, err);
-    if (!st) st = qh_sampler_new(&c->env.sampler, vocab, c->limits.n_vocab, c->limits.max_context, err);
+    if (!st)
+        st = qh_sampler_new(&c->env.sampler, vocab, c->limits.n_vocab, c->limits.max_context, err);
     if (!st) st = qh_batch_init(&c->batch, &lim, err);
     if (st) goto fail;
     size_t n = (size_t)lim.max_seqs;
@@ -200,7 +209,8 @@ static void drop_finished(qh_core *c)
     c->n_running = n;
 }
 
-void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, int64_t submitted_us)
+void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen, _Atomic unsigned *flags,
+                    int64_t submitted_us)
 {
     qh_job *j = qh_job_new(id, gen, flags, &c->env, submitted_us);
     for (int i = 0; i < j->n_choices; i++) j->choices[i].order = c->next_order++;
@@ -227,7 +237,8 @@ static void heed_pause(qh_core *c, qh_choice *ch, bool is_paused, int64_t now)
         return;
     }
     if (ch->paused_us < 0) ch->paused_us = now;
-    if (ch->state == QH_CHOICE_RUNNING && now < ch->paused_us + STALL_US) wake_at(c, ch->paused_us + STALL_US);
+    if (ch->state == QH_CHOICE_RUNNING && now < ch->paused_us + STALL_US)
+        wake_at(c, ch->paused_us + STALL_US);
 }
 
 static void heed_job(qh_core *c, qh_job *j, int64_t now)
@@ -238,7 +249,8 @@ static void heed_job(qh_core *c, qh_job *j, int64_t now)
         finish_job(c, j, QH_FINISH_CANCELED, QH_OK, NULL);
     } else if (deadline && now >= deadline) {
         char msg[128];
-        snprintf(msg, sizeof msg, "the deadline passed %.1f s after the request came", (double)(now - j->submitted_us) * 1e-6);
+        snprintf(msg, sizeof msg, "the deadline passed %.1f s after the request came",
+                 (double)(now - j->submitted_us) * 1e-6);
         finish_job(c, j, QH_FINISH_ERROR, QH_ETIMEDOUT, msg);
     } else {
         bool is_at_work = false;
@@ -318,12 +330,14 @@ static void view_waiting(qh_core *c)
         if (ch->paused_us >= 0) continue;
         if (c->n_heads == 0 && !may_admit(c, ch)) return;
         qh_prefix_hit hit = {.partial = QH_NO_PAGE};
-        if (c->env.prefix) hit = qh_prefix_find(c->env.prefix, ch->seq->salt, ch->seq->tokens.ids, max_cached(ch));
+        if (c->env.prefix)
+            hit = qh_prefix_find(c->env.prefix, ch->seq->salt, ch->seq->tokens.ids, max_cached(ch));
         qh_sched_seq v = view_of(ch);
         v.n_pending = ch->seq->tokens.len - hit.n_tokens;
         v.n_room = hit.n_pages * QH_PAGE_TOKENS - hit.n_tokens;
         v.shared_tail = hit.partial;
-        v.n_tail_refs = hit.partial == QH_NO_PAGE ? 0 : qh_kvpool_refs(c->env.pool, hit.partial) + 1;
+        v.n_tail_refs =
+            hit.partial == QH_NO_PAGE ? 0 : qh_kvpool_refs(c->env.pool, hit.partial) + 1;
         v.n_hit = hit.n_pages;
         v.n_idle = hit.n_idle;
         c->head_cached[c->n_heads] = hit.n_tokens;
@@ -337,9 +351,14 @@ static void decide(qh_core *c)
     view_running(c);
     view_waiting(c);
     const qh_sched_state s = {
-        .running = c->run_view, .n_running = c->n_running, .waiting = c->wait_view, .n_waiting = c->n_heads,
-        .n_pages = qh_kvpool_n_free(c->env.pool) + qh_kvpool_n_idle(c->env.pool), .n_slots = c->limits.max_seqs,
-        .max_rows = c->batch.limits.max_rows, .max_outputs = c->batch.limits.max_outputs,
+        .running = c->run_view,
+        .n_running = c->n_running,
+        .waiting = c->wait_view,
+        .n_waiting = c->n_heads,
+        .n_pages = qh_kvpool_n_free(c->env.pool) + qh_kvpool_n_idle(c->env.pool),
+        .n_slots = c->limits.max_seqs,
+        .max_rows = c->batch.limits.max_rows,
+        .max_outputs = c->batch.limits.max_outputs,
     };
     qh_sched_decide(&s, c->run_verdict, c->wait_verdict, c->scratch);
 }
@@ -396,7 +415,8 @@ static void add_rows(qh_core *c, qh_choice *ch, int n_rows)
     ch->n_passed_over = n_rows > 0 || ch->paused_us >= 0 ? 0 : ch->n_passed_over + 1;
     if (n_rows == 0 || c->is_failed) return;
     if (c->env.prefix) {
-        qh_status st = qh_prefix_make_room(c->env.prefix, qh_kvtable_pages_needed(&ch->seq->kv, n_rows));
+        qh_status st =
+            qh_prefix_make_room(c->env.prefix, qh_kvtable_pages_needed(&ch->seq->kv, n_rows));
         qh_assert(st == QH_OK);         /* the scheduler counted the pages */
     }
     qh_status st = qh_kvtable_reserve(&ch->seq->kv, c->be, n_rows, &err);
@@ -420,9 +440,11 @@ static bool carry_out(qh_core *c)
     }
     qh_batch_clear(&c->batch);
     for (int i = 0; i < n_before; i++)
-        if (c->run_verdict[i].action != QH_SCHED_PREEMPT) add_rows(c, c->running[i], c->run_verdict[i].n_rows);
+        if (c->run_verdict[i].action != QH_SCHED_PREEMPT)
+            add_rows(c, c->running[i], c->run_verdict[i].n_rows);
     for (int i = 0, at = n_before; i < c->n_heads; i++)
-        if (c->wait_verdict[i].action == QH_SCHED_RUN) add_rows(c, c->running[at++], c->wait_verdict[i].n_rows);
+        if (c->wait_verdict[i].action == QH_SCHED_RUN)
+            add_rows(c, c->running[at++], c->wait_verdict[i].n_rows);
     drop_finished(c);
     return did;
 }
@@ -467,11 +489,13 @@ static int take_result(qh_core *c, int at, const float *logits)
     int n_rows = c->batch.step.seqs[at].n_rows, n_out = c->batch.n_outputs[at];
     bool scores = wants_all(ch);
     s->kv.n_tokens += n_rows;
-    if (n_rows > 1 && c->env.prefix) qh_prefix_insert(c->env.prefix, s->salt, s->tokens.ids, &s->kv, false);
+    if (n_rows > 1 && c->env.prefix)
+        qh_prefix_insert(c->env.prefix, s->salt, s->tokens.ids, &s->kv, false);
     const float *row = logits + (int64_t)c->batch.first_output[at] * c->n_logits;
     for (int i = 0; scores && i < n_out; i++) {
         qh_err err = {0};
-        qh_status st = qh_choice_score_prompt(ch, &c->env, s->kv.n_tokens - n_out + i, row + (int64_t)i * c->n_logits, &err);
+        qh_status st = qh_choice_score_prompt(ch, &c->env, s->kv.n_tokens - n_out + i,
+                                              row + (int64_t)i * c->n_logits, &err);
         if (!st) continue;
         fail(c, ch, st, err.msg);
         return 0;
@@ -520,7 +544,8 @@ static bool tell(qh_core *c)
     c->has_untold = false;
     for (qh_job *j = c->first_job, *next; j && !c->has_untold; j = next) {
         next = j->next;
-        for (int i = 0; i < j->n_choices && !c->has_untold; i++) c->has_untold = !tell_choice(c, &j->choices[i], &did_relieve);
+        for (int i = 0; i < j->n_choices && !c->has_untold; i++)
+            c->has_untold = !tell_choice(c, &j->choices[i], &did_relieve);
         if (!qh_job_is_told(j)) continue;
         unlink_job(c, j);
         qh_job_free(j);
@@ -538,10 +563,12 @@ bool qh_core_step(qh_core *c)
         did |= run_batch(c);
     }
     if (c->is_failed)
-        for (qh_job *j = c->first_job; j; j = j->next) finish_job(c, j, QH_FINISH_ERROR, QH_EDEVICE, c->failure);
+        for (qh_job *j = c->first_job; j; j = j->next)
+            finish_job(c, j, QH_FINISH_ERROR, QH_EDEVICE, c->failure);
     drop_finished(c);
     did |= tell(c);
-    qh_stats_set_gauges(&c->stats, c->n_running, c->n_queued, qh_kvpool_n_free(c->env.pool), qh_kvpool_n_cached(c->env.pool));
+    qh_stats_set_gauges(&c->stats, c->n_running, c->n_queued, qh_kvpool_n_free(c->env.pool),
+                        qh_kvpool_n_cached(c->env.pool));
     return did;
 }
 
@@ -555,7 +582,8 @@ void qh_core_check(const qh_core *c)
             const qh_choice *ch = &j->choices[i];
             n_waiting += ch->state == QH_CHOICE_WAITING;
             n_running += ch->state == QH_CHOICE_RUNNING;
-            qh_assert((ch->seq != NULL) == (ch->state == QH_CHOICE_WAITING || ch->state == QH_CHOICE_RUNNING));
+            qh_assert((ch->seq != NULL) ==
+                      (ch->state == QH_CHOICE_WAITING || ch->state == QH_CHOICE_RUNNING));
             if (ch->state == QH_CHOICE_WAITING) qh_assert(ch->seq->kv.n_pages == 0);
             if (ch->state == QH_CHOICE_RUNNING) qh_assert(qh_seq_n_pending(ch->seq) > 0);
         }
@@ -564,5 +592,6 @@ void qh_core_check(const qh_core *c)
         qh_assert(!ch->next || goes_before(ch, ch->next));
         n_listed++;
     }
-    qh_assert(n_waiting == n_listed && n_running == c->n_running && n_running <= c->limits.max_seqs);
+    qh_assert(n_waiting == n_listed && n_running == c->n_running &&
+              n_running <= c->limits.max_seqs);
 }

@@ -27,7 +27,8 @@ qh_stats *qh_core_stats(qh_core *c);
 
 /* gen has passed qh_gen_check. flags: the job's slot, or NULL; read until its last event was put.
  * submitted_us: when the client's thread submitted it, for the usage told. */
-void      qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags, int64_t submitted_us);
+void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags,
+                    int64_t submitted_us);
 
 /* True when something was done, so that the next step may do more. False: nothing to do before a new
  * job, a changed flag, room for events, or the time of qh_core_wake_us. */

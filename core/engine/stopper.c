@@ -62,7 +62,8 @@ static int feed(qh_stopper *s, char c)
         int k = s->states[i];
         while (k > 0 && z[k] != c) k = s->set->borders[i][k - 1];
         s->states[i] = k += z[k] == c;
-        if ((size_t)k == s->set->lens[i] && (match < 0 || s->set->lens[i] > s->set->lens[match])) match = i;
+        if ((size_t)k == s->set->lens[i] && (match < 0 || s->set->lens[i] > s->set->lens[match]))
+            match = i;
     }
     return match;
 }

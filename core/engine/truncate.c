@@ -110,9 +110,11 @@ static void typical_p(qh_cand_set *s, float p)
 {
     if (s->is_all) make_list(s, -FLT_MAX);
     double sum = weigh(s), mean = 0;
-    for (int i = 0; i < s->n; i++) mean += s->list[i].weight * (double)(s->row->max - s->list[i].logit);
+    for (int i = 0; i < s->n; i++)
+        mean += s->list[i].weight * (double)(s->row->max - s->list[i].logit);
     mean /= sum;        /* entropy - log(sum), so that surprise - entropy = (max - logit) - mean */
-    for (int i = 0; i < s->n; i++) s->list[i].key = fabsf((float)((double)(s->row->max - s->list[i].logit) - mean));
+    for (int i = 0; i < s->n; i++)
+        s->list[i].key = fabsf((float)((double)(s->row->max - s->list[i].logit) - mean));
     s->n = select_mass(s->list, s->n, (double)p * sum);
 }
 
@@ -127,7 +129,8 @@ static void exclude_top(qh_cand_set *s, float threshold)
         const qh_cand *c = &s->list[i];
         if (c->logit < lo) continue;
         n_top++;
-        if (!least || c->logit < least->logit || (c->logit == least->logit && c->id > least->id)) least = c;
+        if (!least || c->logit < least->logit || (c->logit == least->logit && c->id > least->id))
+            least = c;
     }
     if (n_top < 2) return;
     qh_cand keep = *least;
@@ -143,5 +146,6 @@ void qh_truncate(qh_cand_set *s, const qh_sampling *spec, float coin)
     if (spec->top_p < 1) top_p(s, spec->top_p);
     if (spec->min_p > 0) min_p(s, spec->min_p);
     if (spec->typical_p < 1) typical_p(s, spec->typical_p);
-    if (spec->xtc_probability > 0 && coin < spec->xtc_probability) exclude_top(s, spec->xtc_threshold);
+    if (spec->xtc_probability > 0 && coin < spec->xtc_probability)
+        exclude_top(s, spec->xtc_threshold);
 }

@@ -49,8 +49,16 @@ static qh_status make_vocab(qh_vocab **out, qh_err *err)
         else pieces[i] = (qh_slice){CONTROL[i - 256], strlen(CONTROL[i - 256])};
     }
     const qh_vocab_spec spec = {
-        .kind = QH_TOKENIZER_BPE, .pretokenizer = "gpt-2", .n_tokens = QH_SCRIPTED_VOCAB, .pieces = pieces, .types = types,
-        .bos = QH_NO_TOKEN, .eos = QH_SCRIPTED_EOS, .eot = QH_SCRIPTED_IM_END, .unk = QH_NO_TOKEN, .pad = QH_NO_TOKEN,
+        .kind = QH_TOKENIZER_BPE,
+        .pretokenizer = "gpt-2",
+        .n_tokens = QH_SCRIPTED_VOCAB,
+        .pieces = pieces,
+        .types = types,
+        .bos = QH_NO_TOKEN,
+        .eos = QH_SCRIPTED_EOS,
+        .eot = QH_SCRIPTED_IM_END,
+        .unk = QH_NO_TOKEN,
+        .pad = QH_NO_TOKEN,
     };
     return qh_vocab_new(out, &spec, err);
 }
@@ -64,15 +72,19 @@ void qh_scripted_desc(qh_desc *out, int n_ctx)
 
 static qh_token *slot(scripted *s, const qh_page *pages, int at)
 {
-    return &s->kv[(size_t)pages[at / QH_PAGE_TOKENS] * QH_PAGE_TOKENS + (size_t)(at % QH_PAGE_TOKENS)];
+    return &s->kv[(size_t)pages[at / QH_PAGE_TOKENS] * QH_PAGE_TOKENS +
+                  (size_t)(at % QH_PAGE_TOKENS)];
 }
 
 static qh_status check_step(const scripted *s, const qh_step *step, qh_err *err)
 {
     const qh_backend_limits *lim = &s->caps.limits;
-    if (step->n_rows > lim->max_rows || step->n_seqs > lim->max_seqs || step->n_outputs > lim->max_outputs)
-        return qh_fail(err, QH_EINVAL, "step of %d rows, %d sequences, %d outputs, expected at most %d, %d, %d", step->n_rows,
-                       step->n_seqs, step->n_outputs, lim->max_rows, lim->max_seqs, lim->max_outputs);
+    if (step->n_rows > lim->max_rows || step->n_seqs > lim->max_seqs ||
+        step->n_outputs > lim->max_outputs)
+        return qh_fail(err, QH_EINVAL,
+                       "step of %d rows, %d sequences, %d outputs, expected at most %d, %d, %d",
+                       step->n_rows, step->n_seqs, step->n_outputs, lim->max_rows, lim->max_seqs,
+                       lim->max_outputs);
     for (int i = 0; i < step->n_seqs; i++)
         if (step->seqs[i].n_past + step->seqs[i].n_rows > lim->max_context)
             return qh_fail(err, QH_EINVAL, "a sequence of %d tokens, expected at most %d",
@@ -104,7 +116,8 @@ static int64_t duration_us(const scripted *s, const qh_step *step)
 {
     double us = s->script.steps_per_s > 0 ? 1e6 / s->script.steps_per_s : 0, prefill_us = 0;
     for (int i = 0; s->script.prefill_per_s > 0 && i < step->n_seqs; i++)
-        if (step->seqs[i].n_rows > 1) prefill_us += 1e6 * step->seqs[i].n_rows / s->script.prefill_per_s;
+        if (step->seqs[i].n_rows > 1)
+            prefill_us += 1e6 * step->seqs[i].n_rows / s->script.prefill_per_s;
     return (int64_t)(prefill_us > us ? prefill_us : us);
 }
 
@@ -118,7 +131,8 @@ static qh_status scripted_submit(qh_backend *b, const qh_step *step, qh_err *err
     for (int q = 0; q < step->n_seqs; q++) {
         const qh_step_seq *seq = &step->seqs[q];
         int end = seq->first_row + seq->n_rows;
-        for (int i = 0; i < seq->n_rows; i++) *slot(s, seq->pages, seq->n_past + i) = step->tokens[seq->first_row + i];
+        for (int i = 0; i < seq->n_rows; i++)
+            *slot(s, seq->pages, seq->n_past + i) = step->tokens[seq->first_row + i];
         if (out == step->n_outputs || step->output_rows[out] >= end) continue;
         for (int i = 0; i < seq->n_past + seq->n_rows; i++) s->prefix[i] = *slot(s, seq->pages, i);
         for (; out < step->n_outputs && step->output_rows[out] < end; out++) {
@@ -141,7 +155,10 @@ static qh_status scripted_wait(qh_backend *b, const float **logits, qh_err *err)
 
 /* Pages ------------------------------------------------------------------------------------------*/
 
-static qh_token *page_at(qh_backend *b, qh_page page) { return self(b)->kv + (size_t)page * QH_PAGE_TOKENS; }
+static qh_token *page_at(qh_backend *b, qh_page page)
+{
+    return self(b)->kv + (size_t)page * QH_PAGE_TOKENS;
+}
 
 static qh_status scripted_copy(qh_backend *b, qh_page dst, qh_page src, int n_tokens, qh_err *err)
 {
@@ -166,8 +183,14 @@ static qh_status scripted_write(qh_backend *b, qh_page dst, const void *src, qh_
 
 /* Opening ----------------------------------------------------------------------------------------*/
 
-static const qh_backend_caps *scripted_caps(const qh_backend *b) { return &((const scripted *)b)->caps; }
-static const qh_memory_plan *scripted_plan(const qh_backend *b) { return &((const scripted *)b)->plan; }
+static const qh_backend_caps *scripted_caps(const qh_backend *b)
+{
+    return &((const scripted *)b)->caps;
+}
+static const qh_memory_plan *scripted_plan(const qh_backend *b)
+{
+    return &((const scripted *)b)->plan;
+}
 
 static void free_memory(scripted *s)
 {
@@ -186,8 +209,14 @@ static void scripted_close(qh_backend *b)
 }
 
 static const qh_backend_ops OPS = {
-    .close = scripted_close, .caps = scripted_caps, .plan = scripted_plan, .submit = scripted_submit, .wait = scripted_wait,
-    .copy_page = scripted_copy, .read_page = scripted_read, .write_page = scripted_write,
+    .close = scripted_close,
+    .caps = scripted_caps,
+    .plan = scripted_plan,
+    .submit = scripted_submit,
+    .wait = scripted_wait,
+    .copy_page = scripted_copy,
+    .read_page = scripted_read,
+    .write_page = scripted_write,
 };
 
 static void fill_plan(scripted *s, const qh_backend_limits *lim)
@@ -195,16 +224,22 @@ static void fill_plan(scripted *s, const qh_backend_limits *lim)
     qh_memory_plan *p = &s->plan;
     p->page_bytes = sizeof(qh_token) * QH_PAGE_TOKENS;
     p->kv_bytes = p->page_bytes * (uint64_t)lim->n_pages;
-    p->scratch_bytes = sizeof(float) * QH_SCRIPTED_VOCAB * (uint64_t)lim->max_outputs + sizeof(qh_token) * (uint64_t)lim->max_context;
+    p->scratch_bytes = sizeof(float) * QH_SCRIPTED_VOCAB * (uint64_t)lim->max_outputs +
+                       sizeof(qh_token) * (uint64_t)lim->max_context;
     p->total_bytes = p->kv_bytes + p->scratch_bytes;
 }
 
-qh_status qh_scripted_open(qh_backend **out, const qh_script *script, const qh_backend_limits *limits, qh_err *err)
+qh_status qh_scripted_open(qh_backend **out, const qh_script *script,
+                           const qh_backend_limits *limits, qh_err *err)
 {
     *out = NULL;
-    if (limits->n_pages < 1 || limits->max_rows < 1 || limits->max_seqs < 1 || limits->max_outputs < 1 || limits->max_context < 1)
-        return qh_fail(err, QH_EINVAL, "a scripted backend of %d pages, %d rows, %d sequences, %d outputs, %d tokens: each must be at least 1",
-                       limits->n_pages, limits->max_rows, limits->max_seqs, limits->max_outputs, limits->max_context);
+    if (limits->n_pages < 1 || limits->max_rows < 1 || limits->max_seqs < 1 ||
+        limits->max_outputs < 1 || limits->max_context < 1)
+        return qh_fail(err, QH_EINVAL,
+                       "a scripted backend of %d pages, %d rows, %d sequences, %d outputs, %d "
+                       "tokens: each must be at least 1",
+                       limits->n_pages, limits->max_rows, limits->max_seqs, limits->max_outputs,
+                       limits->max_context);
     scripted *s = qh_new0(scripted);
     s->base.ops = &OPS;
     s->script = *script;
@@ -214,13 +249,15 @@ qh_status qh_scripted_open(qh_backend **out, const qh_script *script, const qh_b
     s->logits = qh_try_alloc0((size_t)limits->max_outputs * QH_SCRIPTED_VOCAB, sizeof *s->logits);
     qh_status st = QH_OK;
     if (!s->kv || !s->prefix || !s->logits)
-        st = qh_fail(err, QH_ENOMEM, "no memory for a scripted backend of %llu bytes", (unsigned long long)s->plan.total_bytes);
+        st = qh_fail(err, QH_ENOMEM, "no memory for a scripted backend of %llu bytes",
+                     (unsigned long long)s->plan.total_bytes);
     if (!st) st = make_vocab(&s->vocab, err);
     if (st) {
         free_memory(s);
         return st;
     }
-    s->caps = (qh_backend_caps){.name = "scripted", .is_exact = true, .vocab = s->vocab, .limits = *limits};
+    s->caps = (qh_backend_caps){
+        .name = "scripted", .is_exact = true, .vocab = s->vocab, .limits = *limits};
     *out = &s->base;
     return QH_OK;
 }

@@ -36,7 +36,8 @@ typedef struct {
 } qh_script;
 
 /* On failure script->arg stays with the caller. */
-qh_status qh_scripted_open(qh_backend **out, const qh_script *script, const qh_backend_limits *limits, qh_err *err);
+qh_status qh_scripted_open(qh_backend **out, const qh_script *script,
+                           const qh_backend_limits *limits, qh_err *err);
 
 /* A description with this vocabulary and context, for the engine. */
 void      qh_scripted_desc(qh_desc *out, int n_ctx);

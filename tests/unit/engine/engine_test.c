@@ -130,9 +130,11 @@ static int listen(fixture *f, heard *h, int n)
     for (; qh_engine_poll(f->engine, &e) == QH_OK; n_events++) {
         heard *to = heard_of(h, n, e.job);
         CHECK(to && !to->is_done);
-        for (int i = 0; i < e.n_tokens; i++) CHECK_OK(qh_tokens_append(&to->tokens, &e.tokens[i].id, 1));
+        for (int i = 0; i < e.n_tokens; i++)
+            CHECK_OK(qh_tokens_append(&to->tokens, &e.tokens[i].id, 1));
         if (e.text_len) qh_str_append(&to->text, e.text, e.text_len);
-        if (e.type == QH_EVENT_DONE) to->is_done = true, to->finish = e.finish, to->status = e.status;
+        if (e.type == QH_EVENT_DONE)
+            to->is_done = true, to->finish = e.finish, to->status = e.status;
         qh_event_deinit(&e);
     }
     return n_events;
@@ -168,7 +170,8 @@ TEST(many_jobs_each_get_their_own_text_with_few_wakeups)
     fixture f;
     heard h[N] = {0};
     int n_wakeups = 0;
-    open_engine(&f, (qh_engine_config){.on_events = {count_wakeup, &n_wakeups}}, (fake_config){.eos = EOS});
+    open_engine(&f, (qh_engine_config){.on_events = {count_wakeup, &n_wakeups}},
+                (fake_config){.eos = EOS});
     for (int i = 0; i < N; i++) {
         qh_gen *g = gen_of((qh_token[]){i, 1, i}, 3, 30);
         g->sampling.temperature = 0;
@@ -198,7 +201,8 @@ TEST(a_full_queue_is_refused_at_once_and_has_room_again_later)
     heard h[16] = {0};
     qh_err err = {0};
     qh_job_id id;
-    open_engine(&f, (qh_engine_config){.max_queued = 4, .max_seqs = 1}, (fake_config){.eos = QH_NO_TOKEN});
+    open_engine(&f, (qh_engine_config){.max_queued = 4, .max_seqs = 1},
+                (fake_config){.eos = QH_NO_TOKEN});
     qh_gen *refused = NULL;
     int n = 0;
     for (; n < 16 && !refused; n++) {
@@ -248,7 +252,8 @@ TEST(clients_that_leave_at_random_moments_leave_no_page_behind)
     for (int i = 0; i < N; i++) n_canceled += h[i].finish == QH_FINISH_CANCELED;
     CHECK(n_canceled > 0);
     qh_engine_stats st = stats_of(&f);
-    for (int i = 0; i < 1000 && st.n_pages_free + st.n_pages_cached < st.n_pages_total; i++) qh_sleep_us(1000), st = stats_of(&f);
+    for (int i = 0; i < 1000 && st.n_pages_free + st.n_pages_cached < st.n_pages_total; i++)
+        qh_sleep_us(1000), st = stats_of(&f);
     CHECK_INT(st.n_pages_free + st.n_pages_cached, st.n_pages_total);
     free_heard(h, N);
     close_engine(&f);
@@ -315,7 +320,8 @@ TEST(a_deadline_passes_while_the_engine_sleeps)
     CHECK_OK(qh_engine_submit(f.engine, g, &h[0].id, NULL));
     qh_engine_pause(f.engine, h[0].id, true);
     while (!all_done(h, 1)) listen(&f, h, 1), qh_sleep_us(200);
-    CHECK(h[0].finish == QH_FINISH_ERROR ? h[0].status == QH_ETIMEDOUT : h[0].finish == QH_FINISH_LENGTH);
+    CHECK(h[0].finish == QH_FINISH_ERROR ? h[0].status == QH_ETIMEDOUT
+                                         : h[0].finish == QH_FINISH_LENGTH);
     free_heard(h, 1);
     close_engine(&f);
 }

@@ -25,10 +25,13 @@ typedef struct {
 static const char *model_path(void)
 {
     static char path[1024];
-    const char *given = getenv("QH_TEST_MODEL"), *dir = getenv("QHOST_MODELS"), *home = getenv("HOME");
+    const char *given = getenv("QH_TEST_MODEL"), *dir = getenv("QHOST_MODELS"),
+               *home = getenv("HOME");
     if (given) return given;
     if (dir) snprintf(path, sizeof path, "%s/SmolLM2-135M-Instruct.Q4_1.gguf", dir);
-    else snprintf(path, sizeof path, "%s/.cache/qhost/models/SmolLM2-135M-Instruct.Q4_1.gguf", home ? home : "");
+    else
+        snprintf(path, sizeof path, "%s/.cache/qhost/models/SmolLM2-135M-Instruct.Q4_1.gguf",
+                 home ? home : "");
     return path;
 }
 
@@ -54,7 +57,8 @@ static bool read_prompts(material *m)
         if (!text) continue;
         text += strlen("\"turns\": [\"");
         size_t len = strnlen(text, 600);
-        CHECK_OK(qh_tokenizer_encode(qh_model_tokenizer(m->model), text, len, 0, &m->prompts[m->n_prompts++], NULL));
+        CHECK_OK(qh_tokenizer_encode(qh_model_tokenizer(m->model), text, len, 0,
+                                     &m->prompts[m->n_prompts++], NULL));
     }
     free(line);
     fclose(f);
@@ -83,7 +87,8 @@ static void poll_all(qh_engine *e, const qh_job_id *ids, int n, answers *out, in
     qh_event ev;
     while (qh_engine_poll(e, &ev) == QH_OK) {
         for (int i = 0; i < n; i++)
-            for (int k = 0; ids[i] == ev.job && k < ev.n_tokens; k++) CHECK_OK(qh_tokens_append(&out->tokens[i], &ev.tokens[k].id, 1));
+            for (int k = 0; ids[i] == ev.job && k < ev.n_tokens; k++)
+                CHECK_OK(qh_tokens_append(&out->tokens[i], &ev.tokens[k].id, 1));
         if (ev.type == QH_EVENT_DONE) ++*n_done;
         qh_event_deinit(&ev);
     }
@@ -98,20 +103,26 @@ static void run(const material *m, const setting *s, answers *out)
     qh_engine *e;
     qh_err err = {0};
     qh_engine_stats st;
-    qh_status status = qh_cpu_backend_open(&be, qh_model_desc(m->model), qh_model_weights(m->model), &lim, &opt, &err);
+    qh_status status = qh_cpu_backend_open(&be, qh_model_desc(m->model), qh_model_weights(m->model),
+                                           &lim, &opt, &err);
     if (status) print_error("%s\n", err.msg);
     CHECK_OK(status);
     CHECK_OK(qh_engine_new(&e, be, qh_model_desc(m->model), qh_model_tokenizer(m->model),
-                           &(qh_engine_config){.step_tokens = s->step_tokens, .max_queued = MAX_PROMPTS, .no_prefix_cache = s->no_prefix_cache}, &err));
+                           &(qh_engine_config){.step_tokens = s->step_tokens,
+                                               .max_queued = MAX_PROMPTS,
+                                               .no_prefix_cache = s->no_prefix_cache},
+                           &err));
     for (int round = 0; round < s->n_rounds; round++) {
         qh_job_id ids[MAX_PROMPTS] = {0};
         int n_done = 0;
         for (int i = 0; i < m->n_prompts; i++) {
             out->tokens[i].len = 0;
             CHECK_OK(qh_engine_submit(e, gen_of(m, i), &ids[i], &err));
-            while (s->one_by_one && n_done <= i) poll_all(e, ids, m->n_prompts, out, &n_done), qh_sleep_us(500);
+            while (s->one_by_one && n_done <= i)
+                poll_all(e, ids, m->n_prompts, out, &n_done), qh_sleep_us(500);
         }
-        while (n_done < m->n_prompts) poll_all(e, ids, m->n_prompts, out, &n_done), qh_sleep_us(500);
+        while (n_done < m->n_prompts)
+            poll_all(e, ids, m->n_prompts, out, &n_done), qh_sleep_us(500);
     }
     qh_engine_get_stats(e, &st);
     out->n_preemptions = st.n_preemptions;
@@ -142,16 +153,35 @@ TEST(tokens_do_not_depend_on_batch_chunk_cache_preemption_or_threads)
     CHECK_OK(qh_model_open(&m.model, model_path(), &err));
     if (!read_prompts(&m)) SKIP("no prompts in QH_TEST_DATA");
     int n_max = 0;
-    for (int i = 0; i < m.n_prompts; i++) n_max = m.prompts[i].len > n_max ? m.prompts[i].len : n_max;
+    for (int i = 0; i < m.n_prompts; i++)
+        n_max = m.prompts[i].len > n_max ? m.prompts[i].len : n_max;
     int one = (n_max + MAX_TOKENS + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS + 1;
 
-    run(&m, &(setting){.n_pages = one, .step_tokens = 512, .max_seqs = 1, .n_threads = 1, .n_rounds = 1, .no_prefix_cache = true, .one_by_one = true}, &alone);
-    run(&m, &(setting){.n_pages = 64, .step_tokens = 37, .max_seqs = 16, .n_threads = 2, .n_rounds = 2}, &together);
+    run(&m,
+        &(setting){.n_pages = one,
+                   .step_tokens = 512,
+                   .max_seqs = 1,
+                   .n_threads = 1,
+                   .n_rounds = 1,
+                   .no_prefix_cache = true,
+                   .one_by_one = true},
+        &alone);
+    run(&m,
+        &(setting){.n_pages = 64, .step_tokens = 37, .max_seqs = 16, .n_threads = 2, .n_rounds = 2},
+        &together);
     check_equal(&m, &alone, &together);
     CHECK(together.n_cached > 0);
-    run(&m, &(setting){.n_pages = one + 2, .step_tokens = 48, .max_seqs = 8, .n_threads = 2, .n_rounds = 1, .no_prefix_cache = true}, &together);
+    run(&m,
+        &(setting){.n_pages = one + 2,
+                   .step_tokens = 48,
+                   .max_seqs = 8,
+                   .n_threads = 2,
+                   .n_rounds = 1,
+                   .no_prefix_cache = true},
+        &together);
     check_equal(&m, &alone, &together);
-    print_message("%d prompts of up to %d tokens, %d tokens each, %lld preemptions\n", m.n_prompts, n_max, MAX_TOKENS, (long long)together.n_preemptions);
+    print_message("%d prompts of up to %d tokens, %d tokens each, %lld preemptions\n", m.n_prompts,
+                  n_max, MAX_TOKENS, (long long)together.n_preemptions);
 
     free_answers(&alone);
     free_answers(&together);

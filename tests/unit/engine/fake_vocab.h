@@ -25,8 +25,16 @@ static inline qh_vocab *fake_vocab(int n_tokens)
     types[n_tokens - 1] = QH_TOKEN_CONTROL;
     for (int i = 0; i < n_tokens; i++) pieces[i] = (qh_slice){text[i], strlen(text[i])};
     const qh_vocab_spec spec = {
-        .kind = QH_TOKENIZER_BPE, .pretokenizer = "gpt-2", .n_tokens = n_tokens, .pieces = pieces, .types = types,
-        .bos = QH_NO_TOKEN, .eos = n_tokens - 1, .eot = QH_NO_TOKEN, .unk = QH_NO_TOKEN, .pad = QH_NO_TOKEN,
+        .kind = QH_TOKENIZER_BPE,
+        .pretokenizer = "gpt-2",
+        .n_tokens = n_tokens,
+        .pieces = pieces,
+        .types = types,
+        .bos = QH_NO_TOKEN,
+        .eos = n_tokens - 1,
+        .eot = QH_NO_TOKEN,
+        .unk = QH_NO_TOKEN,
+        .pad = QH_NO_TOKEN,
     };
     qh_vocab *v;
     qh_err err = {0};

@@ -45,7 +45,8 @@ static void compute(fixture *f, qh_seq *s, int n)
     CHECK_OK(qh_prefix_make_room(f->prefix, qh_kvtable_pages_needed(&s->kv, n)));
     CHECK_OK(qh_kvtable_reserve(&s->kv, &f->fake.base, n, NULL));
     for (int i = 0; i < n; i++, s->kv.n_tokens++)
-        f->fake.kv[s->kv.pages[s->kv.n_tokens / PAGE] * PAGE + s->kv.n_tokens % PAGE] = s->tokens.ids[s->kv.n_tokens];
+        f->fake.kv[s->kv.pages[s->kv.n_tokens / PAGE] * PAGE + s->kv.n_tokens % PAGE] =
+            s->tokens.ids[s->kv.n_tokens];
 }
 
 static void check_content(const fixture *f, const qh_seq *s)
@@ -318,7 +319,10 @@ TEST(forks_of_a_prefix_that_was_cached_meanwhile_keep_the_tree_whole)
 /* Random programs of append, compute, fork, rewind, unload, load on sequences that share prefixes: each
  * sequence's pages always hold exactly its tokens. */
 static uint64_t luck;
-static int between(int lo, int hi) { return lo + (int)(qh_rng_philox(luck++, 3, 4).v[0] % (uint32_t)(hi - lo + 1)); }
+static int between(int lo, int hi)
+{
+    return lo + (int)(qh_rng_philox(luck++, 3, 4).v[0] % (uint32_t)(hi - lo + 1));
+}
 
 static void random_operation(fixture *f, qh_seq **seqs, int n_seqs)
 {
@@ -337,7 +341,8 @@ static void random_operation(fixture *f, qh_seq **seqs, int n_seqs)
     case 1:
     case 2: {
         int n = qh_seq_n_pending(s) ? between(1, qh_seq_n_pending(s)) : 0;
-        if (n && !qh_prefix_make_room(f->prefix, qh_kvtable_pages_needed(&s->kv, n))) compute(f, s, n);
+        if (n && !qh_prefix_make_room(f->prefix, qh_kvtable_pages_needed(&s->kv, n)))
+            compute(f, s, n);
         break;
     }
     case 3: qh_seq_rewind(s, between(0, s->tokens.len)); break;

@@ -66,12 +66,14 @@ static void cut_mass(naive_set *s, double p)
         if (fabs(mass - p) < 1e-6) s->is_doubtful[s->t[n].id] = true;
         mass += s->t[n].p;
     }
-    for (int i = n; i < s->n && fabs(mass - p) < 1e-6; i++) s->is_doubtful[s->t[i].id] = true, mass += s->t[i].p;
+    for (int i = n; i < s->n && fabs(mass - p) < 1e-6; i++)
+        s->is_doubtful[s->t[i].id] = true, mass += s->t[i].p;
     if (n > 0 && fabs(mass - p) < 1e-6) s->is_doubtful[s->t[n - 1].id] = true;
     s->n = n;
 }
 
-static void naive_truncate(naive_set *s, const float *row, int n_vocab, const qh_sampling *spec, float coin)
+static void naive_truncate(naive_set *s, const float *row, int n_vocab, const qh_sampling *spec,
+                           float coin)
 {
     s->n = 0;
     for (int i = 0; i < n_vocab; i++)
@@ -143,12 +145,17 @@ static void check_truncation(const float *row, int n, const qh_sampling *spec, f
     int n_wrong = 0;
     for (int i = 0; i < n; i++) n_wrong += in_got[i] != in_want[i] && !want.is_doubtful[i];
     if (n_wrong)
-        print_error("vocab %d top_k %d top_p %g min_p %g typical %g xtc %g/%g: %d wrong\n", n, spec->top_k, (double)spec->top_p,
-                    (double)spec->min_p, (double)spec->typical_p, (double)spec->xtc_probability, (double)spec->xtc_threshold, n_wrong);
+        print_error("vocab %d top_k %d top_p %g min_p %g typical %g xtc %g/%g: %d wrong\n", n,
+                    spec->top_k, (double)spec->top_p, (double)spec->min_p, (double)spec->typical_p,
+                    (double)spec->xtc_probability, (double)spec->xtc_threshold, n_wrong);
     CHECK_INT(n_wrong, 0);
 }
 
-static qh_sampling none(void) { return (qh_sampling){.temperature = 1, .top_p = 1, .typical_p = 1, .xtc_threshold = 0.1f, .repeat_penalty = 1}; }
+static qh_sampling none(void)
+{
+    return (qh_sampling){
+        .temperature = 1, .top_p = 1, .typical_p = 1, .xtc_threshold = 0.1f, .repeat_penalty = 1};
+}
 
 TEST(each_truncation_alone_keeps_what_the_oracle_keeps)
 {
@@ -234,7 +241,8 @@ TEST(the_exponential_is_within_its_error_and_the_sum_within_a_millionth)
 {
     static float row[MAX_VOCAB], block_max[MAX_VOCAB];
     double worst = 0;
-    for (float x = -86.9f; x <= 0; x += 0.00137f) worst = fmax(worst, fabs(qh_exp_neg(x) / exp(x) - 1));
+    for (float x = -86.9f; x <= 0; x += 0.00137f)
+        worst = fmax(worst, fabs(qh_exp_neg(x) / exp(x) - 1));
     CHECK(worst < 0x1p-21);
     CHECK(qh_exp_neg(0) == 1.0f && qh_exp_neg(-100) == 0.0f && qh_exp_neg(-INFINITY) == 0.0f);
     for (int run = 0; run < 100; run++) {
@@ -260,7 +268,8 @@ static void naive_penalties(const qh_sampling *s, const qh_history *h, double *r
             n_all += h->tokens[i] == id;
             n_out += h->tokens[i] == id && i >= h->n_prompt;
         }
-        if (n_all) row[id] = row[id] > 0 ? row[id] / s->repeat_penalty : row[id] * s->repeat_penalty;
+        if (n_all)
+            row[id] = row[id] > 0 ? row[id] / s->repeat_penalty : row[id] * s->repeat_penalty;
         if (n_out) row[id] -= s->presence_penalty + n_out * (double)s->frequency_penalty;
     }
 }
@@ -309,7 +318,8 @@ static bool breaks_at(const qh_sampling *s, const char *text, const int *ends, i
     for (int b = 0; b < s->n_dry_breakers; b++) {
         int len = (int)strlen(s->dry_breakers[b]);
         for (int end = (i ? ends[i - 1] : 0) + 1; end <= ends[i]; end++)
-            if (end >= len && !memcmp(text + end - len, s->dry_breakers[b], (size_t)len)) return true;
+            if (end >= len && !memcmp(text + end - len, s->dry_breakers[b], (size_t)len))
+                return true;
     }
     return false;
 }
@@ -323,13 +333,17 @@ static void naive_dry(const qh_sampling *s, const qh_vocab *v, const qh_history 
     text_of(v, t, n, text, ends);
     for (int i = 0; i < n - 1; i++) {           /* a match that ends at i, followed by t[i + 1] */
         int m = 0;
-        while (m <= i && m < QH_DRY_MAX_MATCH && t[i - m] == t[n - 1 - m] && !breaks_at(s, text, ends, n - 1 - m)) m++;
+        while (m <= i && m < QH_DRY_MAX_MATCH && t[i - m] == t[n - 1 - m] &&
+               !breaks_at(s, text, ends, n - 1 - m))
+            m++;
         if (m > best[t[i + 1]]) best[t[i + 1]] = m;
     }
     for (int id = 0; id < 64; id++) {
         qh_slice own = qh_vocab_bytes(v, id);
         bool is_breaker = false;
-        for (int b = 0; b < s->n_dry_breakers; b++) is_breaker |= memmem(own.data, own.len, s->dry_breakers[b], strlen(s->dry_breakers[b])) != NULL;
+        for (int b = 0; b < s->n_dry_breakers; b++)
+            is_breaker |=
+                memmem(own.data, own.len, s->dry_breakers[b], strlen(s->dry_breakers[b])) != NULL;
         if (best[id] >= s->dry_allowed_length && !is_breaker)
             row[id] -= s->dry_multiplier * pow(s->dry_base, best[id] - s->dry_allowed_length);
     }
@@ -348,12 +362,16 @@ TEST(dry_penalizes_what_the_oracle_penalizes)
         luck = (uint64_t)run << 20 | 1u << 26;
         qh_history h = {tokens, between(0, 300), 0};
         int n_kinds = between(1, 6);
-        for (int i = 0; i < h.n_tokens; i++) tokens[i] = i > 30 && roll(2) ? tokens[i - 7] : (qh_token[]){0, 1, 26, 27, 30, 31}[roll((uint32_t)n_kinds)];
+        for (int i = 0; i < h.n_tokens; i++)
+            tokens[i] = i > 30 && roll(2)
+                            ? tokens[i - 7]
+                            : (qh_token[]){0, 1, 26, 27, 30, 31}[roll((uint32_t)n_kinds)];
         qh_sampling s = none();
         char *breakers[3];
         s.dry_breakers = breakers, s.n_dry_breakers = between(0, 3);
         for (int i = 0; i < s.n_dry_breakers; i++) breakers[i] = (char *)BREAKERS[roll(6)];
-        s.dry_multiplier = 0.1f + unit(), s.dry_base = 1 + 0.1f * unit(), s.dry_allowed_length = between(1, 5);
+        s.dry_multiplier = 0.1f + unit(), s.dry_base = 1 + 0.1f * unit(),
+        s.dry_allowed_length = between(1, 5);
         s.dry_window = roll(2) ? -1 : between(1, 200);
         for (int i = 0; i < 64; i++) want[i] = row[i] = 1;
         naive_dry(&s, v, &h, want);
@@ -395,15 +413,20 @@ static qh_token naive_draw(const float *row, int n, const qh_sampling *spec, con
     static naive_set set;
     float max = -INFINITY, best = -INFINITY;
     qh_token winner = QH_NO_TOKEN;
-    float coin = qh_rng_unit(qh_rng_gumbel_bits(d->seed, d->choice, (uint32_t)d->history.n_tokens, UINT32_MAX));
+    float coin = qh_rng_unit(
+        qh_rng_gumbel_bits(d->seed, d->choice, (uint32_t)d->history.n_tokens, UINT32_MAX));
     set = (naive_set){.t = toks};
     naive_truncate(&set, row, n, spec, coin);
     for (int i = 0; i < n; i++) max = row[i] > max ? row[i] : max;
     for (int i = 0; i < set.n; i++) {
         qh_token id = set.t[i].id;
         if (set.is_doubtful[id]) return QH_NO_TOKEN;
-        float noise = spec->temperature == 0 ? 0 : qh_rng_gumbel(d->seed, d->choice, (uint32_t)d->history.n_tokens, (uint32_t)id);
-        float score = spec->temperature == 0 ? row[id] : (row[id] - max) / spec->temperature + noise;
+        float noise =
+            spec->temperature == 0
+                ? 0
+                : qh_rng_gumbel(d->seed, d->choice, (uint32_t)d->history.n_tokens, (uint32_t)id);
+        float score =
+            spec->temperature == 0 ? row[id] : (row[id] - max) / spec->temperature + noise;
         if (score > best || (score == best && id < winner)) best = score, winner = id;
     }
     return winner;
@@ -424,12 +447,18 @@ TEST(skipping_by_the_noise_bound_never_changes_a_draw)
         if (roll(4) == 0) s.top_p = unit();
         if (roll(4) == 0) s.min_p = unit() * 0.2f;
         if (roll(6) == 0) s.xtc_probability = 0.5f, s.xtc_threshold = 0.02f;
-        qh_logit_bias bias[3] = {{between(0, b.n - 1), 3}, {between(0, b.n - 1), -INFINITY}, {between(0, b.n - 1), -2}};
+        qh_logit_bias bias[3] = {
+            {between(0, b.n - 1), 3}, {between(0, b.n - 1), -INFINITY}, {between(0, b.n - 1), -2}};
         if (roll(3) == 0) s.bias = bias, s.n_bias = 3;
         qh_token banned[2] = {between(0, b.n - 1), between(0, b.n - 1)}, got;
         const qh_draw d = {
-            .spec = &s, .logits = row, .history = {history, between(0, 2000), 0}, .seed = roll(1000), .choice = roll(4),
-            .banned = banned, .n_banned = between(0, 2),
+            .spec = &s,
+            .logits = row,
+            .history = {history, between(0, 2000), 0},
+            .seed = roll(1000),
+            .choice = roll(4),
+            .banned = banned,
+            .n_banned = between(0, 2),
         };
         memcpy(edited, row, sizeof row);
         for (int i = 0; i < s.n_bias; i++) edited[bias[i].id] += bias[i].bias;
@@ -473,9 +502,11 @@ TEST(a_token_far_behind_wins_when_its_noise_is_extreme)
         float leader = qh_rng_gumbel(seed, 0, (uint32_t)pos, 0);
         CHECK(noise > 10);
         for (int dense = 0; dense < 2; dense++) {           /* alone in its block, and among runners */
-            for (int i = 0; i < b.n; i++) row[i] = i == 0 ? 5 : dense && i / 64 == 10 ? 5 - noise : -1000;
+            for (int i = 0; i < b.n; i++)
+                row[i] = i == 0 ? 5 : dense && i / 64 == 10 ? 5 - noise : -1000;
             row[id] = 5 - (noise - leader) + 0.01f;         /* just enough */
-            const qh_draw d = {.spec = &s, .logits = row, .history = {history, pos, 0}, .seed = seed};
+            const qh_draw d = {
+                .spec = &s, .logits = row, .history = {history, pos, 0}, .seed = seed};
             CHECK_OK(qh_sampler_draw(b.sampler, &d, &got, NULL));
             CHECK_INT(got, id);
             row[id] -= 0.02f;
@@ -498,7 +529,9 @@ static double chi_square(const int *hits, const double *p, int n, int n_draws, i
         rest -= p[i], rest_hits -= hits[i];
         ++*n_cells;
     }
-    if (rest * n_draws >= 20) sum += (rest_hits - rest * n_draws) * (rest_hits - rest * n_draws) / (rest * n_draws), ++*n_cells;
+    if (rest * n_draws >= 20)
+        sum += (rest_hits - rest * n_draws) * (rest_hits - rest * n_draws) / (rest * n_draws),
+            ++*n_cells;
     return sum;
 }
 
@@ -516,11 +549,15 @@ static void check_distribution(const qh_sampling *spec, bool by_position)
     random_row(row, N, 1.5f);
     set = (naive_set){.t = toks};
     naive_truncate(&set, row, N, spec, 1);
-    for (int i = 0; i < set.n; i++) sum += p[set.t[i].id] = exp((set.t[i].logit - set.t[0].logit) / spec->temperature);
+    for (int i = 0; i < set.n; i++)
+        sum += p[set.t[i].id] = exp((set.t[i].logit - set.t[0].logit) / spec->temperature);
     for (int i = 0; i < N; i++) p[i] /= sum;
     for (int i = 0; i < N_DRAWS; i++) {
-        const qh_draw d = {.spec = spec, .logits = row, .history = {history, by_position ? i % 4000 : 5, 0},
-                           .seed = by_position ? (uint64_t)(i / 4000) : (uint64_t)i, .choice = by_position ? 1 : 0};
+        const qh_draw d = {.spec = spec,
+                           .logits = row,
+                           .history = {history, by_position ? i % 4000 : 5, 0},
+                           .seed = by_position ? (uint64_t)(i / 4000) : (uint64_t)i,
+                           .choice = by_position ? 1 : 0};
         CHECK_OK(qh_sampler_draw(b.sampler, &d, &id, NULL));
         CHECK(p[id] > 0);
         hits[id]++;
@@ -580,12 +617,14 @@ TEST(logprobs_are_those_of_the_softmax_and_the_best_come_first)
         qh_token id = between(0, b.n - 1), top[QH_MAX_TOP_LOGPROBS];
         float logprob, top_logprobs[QH_MAX_TOP_LOGPROBS];
         int n_top = between(0, QH_MAX_TOP_LOGPROBS), n;
-        CHECK_OK(qh_sampler_logprobs(b.sampler, row, id, &logprob, n_top, top, top_logprobs, &n, NULL));
+        CHECK_OK(
+            qh_sampler_logprobs(b.sampler, row, id, &logprob, n_top, top, top_logprobs, &n, NULL));
         CHECK_INT(n, n_top);
         CHECK(fabs(logprob - (row[id] - max - log(sum))) < 1e-5);
         for (int i = 0; i < n; i++) {
             int n_better = 0;
-            for (int k = 0; k < b.n; k++) n_better += row[k] > row[top[i]] || (row[k] == row[top[i]] && k < top[i]);
+            for (int k = 0; k < b.n; k++)
+                n_better += row[k] > row[top[i]] || (row[k] == row[top[i]] && k < top[i]);
             CHECK_INT(n_better, i);
             CHECK(fabs(top_logprobs[i] - (row[top[i]] - max - log(sum))) < 1e-5);
         }
@@ -605,11 +644,18 @@ TEST(settings_out_of_range_are_refused_by_name)
         float bad;
         const char *name;
     } cases[] = {
-        {&s.temperature, -0.1f, "temperature"}, {&s.temperature, NAN, "temperature"}, {&s.top_p, 1.5f, "top_p"},
-        {&s.min_p, -1, "min_p"}, {&s.typical_p, 2, "typical_p"}, {&s.xtc_probability, 1.1f, "xtc_probability"},
-        {&s.xtc_threshold, -0.1f, "xtc_threshold"}, {&s.repeat_penalty, 0, "repeat_penalty"},
-        {&s.presence_penalty, 2.1f, "presence_penalty"}, {&s.frequency_penalty, -3, "frequency_penalty"},
-        {&s.dry_multiplier, -1, "dry_multiplier"}, {&s.dry_base, 0.5f, "dry_base"},
+        {&s.temperature, -0.1f, "temperature"},
+        {&s.temperature, NAN, "temperature"},
+        {&s.top_p, 1.5f, "top_p"},
+        {&s.min_p, -1, "min_p"},
+        {&s.typical_p, 2, "typical_p"},
+        {&s.xtc_probability, 1.1f, "xtc_probability"},
+        {&s.xtc_threshold, -0.1f, "xtc_threshold"},
+        {&s.repeat_penalty, 0, "repeat_penalty"},
+        {&s.presence_penalty, 2.1f, "presence_penalty"},
+        {&s.frequency_penalty, -3, "frequency_penalty"},
+        {&s.dry_multiplier, -1, "dry_multiplier"},
+        {&s.dry_base, 0.5f, "dry_base"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         float good = *cases[i].field;

@@ -14,7 +14,10 @@ typedef struct {
 
 static table a_table(int n_pages, int max_rows)
 {
-    return (table){.s = {.n_pages = n_pages, .n_slots = MAX_SEQS, .max_rows = max_rows, .max_outputs = MAX_SEQS}};
+    return (table){.s = {.n_pages = n_pages,
+                         .n_slots = MAX_SEQS,
+                         .max_rows = max_rows,
+                         .max_outputs = MAX_SEQS}};
 }
 
 /* A ready sequence of the next age, with its pages full but for n_room tokens. */
@@ -228,12 +231,16 @@ TEST(nobody_is_preempted_for_one_who_would_not_fit_anyway)
 /* Random states ----------------------------------------------------------------------------------*/
 
 static uint64_t luck;
-static int between(int lo, int hi) { return lo + (int)(qh_rng_philox(luck++, 10, 11).v[0] % (uint32_t)(hi - lo + 1)); }
+static int between(int lo, int hi)
+{
+    return lo + (int)(qh_rng_philox(luck++, 10, 11).v[0] % (uint32_t)(hi - lo + 1));
+}
 
 static void random_seq(qh_sched_seq *q)
 {
     q->priority = between(-1, 1);
-    if (between(0, 3) == 0) q->shared_tail = between(0, 3), q->n_tail_refs = between(2, 3), q->n_room = between(1, 63);
+    if (between(0, 3) == 0)
+        q->shared_tail = between(0, 3), q->n_tail_refs = between(2, 3), q->n_room = between(1, 63);
     q->wants_all = between(0, 5) == 0;
 }
 
@@ -307,10 +314,12 @@ static void check_verdicts(const table *t)
             continue;
         }
         bool has_cause = q->is_stalled;
-        for (int k = 0; k < t->s.n_running; k++) has_cause |= t->run[k].n_rows > 0 && is_senior(&t->running[k], q);
+        for (int k = 0; k < t->s.n_running; k++)
+            has_cause |= t->run[k].n_rows > 0 && is_senior(&t->running[k], q);
         for (int k = 0; k < n_admitted; k++) has_cause |= t->waiting[k].priority > q->priority;
         for (int k = 0; k < t->s.n_running; k++)                /* its preemptor took its pages and sits after all */
-            has_cause |= t->run[k].action != QH_SCHED_PREEMPT && t->running[k].is_ready && is_senior(&t->running[k], q);
+            has_cause |= t->run[k].action != QH_SCHED_PREEMPT && t->running[k].is_ready &&
+                         is_senior(&t->running[k], q);
         CHECK(has_cause);
         n_preempted++;
         n_gained += q->n_released;
@@ -350,7 +359,8 @@ TEST(random_states_keep_every_promise)
         check_progress(&t);
         again = t;
         decide(&again);
-        CHECK(!memcmp(again.run, t.run, sizeof t.run) && !memcmp(again.wait, t.wait, sizeof t.wait));
+        CHECK(!memcmp(again.run, t.run, sizeof t.run) &&
+              !memcmp(again.wait, t.wait, sizeof t.wait));
     }
 }
 TEST(with_pages_for_all_everyone_advances_within_a_bounded_number_of_steps)

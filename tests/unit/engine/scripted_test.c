@@ -12,7 +12,8 @@ typedef struct {
 } story;
 
 /* Says reply after the last newline of the prefix, then <|im_end|>. */
-static qh_status tell_story(void *arg, const qh_token *tokens, int n, qh_scripted_next *out, qh_err *err)
+static qh_status tell_story(void *arg, const qh_token *tokens, int n, qh_scripted_next *out,
+                            qh_err *err)
 {
     story *s = arg;
     s->n_asked++;
@@ -47,7 +48,8 @@ static qh_gen *gen_from(const qh_vocab *v, const char *prompt)
     qh_tokenizer *t;
     CHECK_OK(qh_tokenizer_new(&t, v, NULL));
     qh_gen *g = qh_gen_new();
-    CHECK_OK(qh_tokenizer_encode(t, prompt, strlen(prompt), QH_ENCODE_PARSE_SPECIAL, &g->prompt, NULL));
+    CHECK_OK(
+        qh_tokenizer_encode(t, prompt, strlen(prompt), QH_ENCODE_PARSE_SPECIAL, &g->prompt, NULL));
     qh_tokenizer_free(t);
     return g;
 }
@@ -64,7 +66,8 @@ static void collect(qh_engine *e, qh_str *text, qh_finish *finish, qh_status *st
     }
 }
 
-static void generate(story *s, double rate, double prefill_rate, const char *prompt, qh_str *text, qh_finish *finish, qh_status *status)
+static void generate(story *s, double rate, double prefill_rate, const char *prompt, qh_str *text,
+                     qh_finish *finish, qh_status *status)
 {
     const qh_vocab *vocab;
     qh_engine *e = engine_for(s, rate, prefill_rate, &vocab);
@@ -138,6 +141,8 @@ TEST(a_step_over_the_limits_is_refused)
     CHECK_STATUS(be->ops->submit(be, &(qh_step){3, 1, 0, tokens, &seq, NULL}, &err), QH_EINVAL);
     qh_backend_close(be);
     qh_backend *none;
-    CHECK_STATUS(qh_scripted_open(&none, &(qh_script){tell_story, NULL, &s, 0, 0}, &(qh_backend_limits){0}, &err), QH_EINVAL);
+    CHECK_STATUS(qh_scripted_open(&none, &(qh_script){tell_story, NULL, &s, 0, 0},
+                                  &(qh_backend_limits){0}, &err),
+                 QH_EINVAL);
 }
 TEST_MAIN()

@@ -57,7 +57,10 @@ typedef struct {
 /* Receiving --------------------------------------------------------------------------------------*/
 
 static bool has_room(void *arg) { return ((sim *)arg)->n_events < ((sim *)arg)->max_events; }
-static void put(void *arg, const qh_event *e) { ((sim *)arg)->events[((sim *)arg)->n_events++] = *e; }
+static void put(void *arg, const qh_event *e)
+{
+    ((sim *)arg)->events[((sim *)arg)->n_events++] = *e;
+}
 
 static void receive_tokens(sim_job *j, outcome *o, const qh_event *e)
 {
@@ -122,14 +125,18 @@ static void random_prompt(qh_gen *g, int max_len)
     int family = between(1, 3), n = between(1, max_len), n_shared = between(0, n);
     if (chance(20)) n_shared = n;
     for (int i = 0; i < n; i++) {
-        qh_token t = i < n_shared ? (qh_token)(qh_rng_philox((uint64_t)family, 7, (uint64_t)i).v[0] % (N_VOCAB - 1)) : (qh_token)roll(N_VOCAB - 1);
+        qh_token t =
+            i < n_shared
+                ? (qh_token)(qh_rng_philox((uint64_t)family, 7, (uint64_t)i).v[0] % (N_VOCAB - 1))
+                : (qh_token)roll(N_VOCAB - 1);
         CHECK_OK(qh_tokens_append(&g->prompt, &t, 1));
     }
 }
 
 static void random_stops(qh_gen *g)
 {
-    static const char *const STRINGS[] = {"b.", "a", "zz", ".\n", "\xc3\xa9", "ab", "abab", "q", "b.b.", "\xef\xbf\xbd"};
+    static const char *const STRINGS[] = {"b.", "a",    "zz", ".\n",  "\xc3\xa9",
+                                          "ab", "abab", "q",  "b.b.", "\xef\xbf\xbd"};
     g->n_stop_strings = chance(40) ? between(1, 4) : 0;
     g->stop_strings = qh_alloc0(sizeof(char *) * 5);
     for (int i = 0; i < g->n_stop_strings; i++) g->stop_strings[i] = qh_strdup(STRINGS[roll(10)]);
@@ -146,9 +153,11 @@ static qh_gen *random_gen(const qh_spec_limits *lim)
     random_prompt(g, chance(30) ? longest : longest < 40 ? longest : 40);
     random_stops(g);
     g->max_tokens = chance(10) ? 0 : chance(30) ? between(1, 3) : between(1, 120);
-    if (chance(20)) g->min_tokens = between(0, g->max_tokens && g->max_tokens < 20 ? g->max_tokens : 20);
+    if (chance(20))
+        g->min_tokens = between(0, g->max_tokens && g->max_tokens < 20 ? g->max_tokens : 20);
     g->ignore_eos = chance(15);
-    if (chance(25)) g->n_choices = between(1, lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES);
+    if (chance(25))
+        g->n_choices = between(1, lim->max_seqs < MAX_CHOICES ? lim->max_seqs : MAX_CHOICES);
     g->sampling.temperature = chance(40) ? 0 : 0.8f;
     if (chance(20)) g->sampling.top_p = 0.9f, g->sampling.min_p = 0.05f;
     if (chance(15)) g->sampling.repeat_penalty = 1.2f, g->sampling.frequency_penalty = 0.3f;
@@ -191,13 +200,19 @@ static void open_sim(sim *s, uint64_t seed)
     s->vocab = fake_vocab(N_VOCAB);
     int max_seqs = between(1, 8), max_rows = chance(30) ? between(1, 8) : between(8, 128);
     const fake_config fc = {
-        .limits = {chance(50) ? between(2, 12) : between(8, 64), max_rows, max_seqs, chance(30) ? between(1, max_seqs) : max_seqs + 8, 2048},
-        .n_vocab = N_VOCAB, .eos = EOS, .clock = &s->clock, .vocab = s->vocab,
+        .limits = {chance(50) ? between(2, 12) : between(8, 64), max_rows, max_seqs,
+                   chance(30) ? between(1, max_seqs) : max_seqs + 8, 2048},
+        .n_vocab = N_VOCAB,
+        .eos = EOS,
+        .clock = &s->clock,
+        .vocab = s->vocab,
     };
     fake_open(&s->fake, &fc);
     const qh_desc desc = {.n_vocab = N_VOCAB, .n_ctx_train = chance(50) ? 500 : between(2, 400)};
-    const qh_engine_config cfg = {.step_tokens = 4096, .no_prefix_cache = chance(20), .clock = &s->clock.base};
-    CHECK_OK(qh_core_new(&s->core, &s->fake.base, &desc, s->vocab, &cfg, (qh_event_sink){has_room, put, s}, NULL));
+    const qh_engine_config cfg = {
+        .step_tokens = 4096, .no_prefix_cache = chance(20), .clock = &s->clock.base};
+    CHECK_OK(qh_core_new(&s->core, &s->fake.base, &desc, s->vocab, &cfg,
+                         (qh_event_sink){has_room, put, s}, NULL));
     s->is_calm = s->max_events == MAX_EVENTS && s->poll_percent == 100;
     random_jobs(s);
 }
@@ -296,14 +311,16 @@ static void judge_choice(const sim *s, const sim_job *j, int c)
     if (!is_cut) {
         CHECK_INT(o->finish, want.finish);
         CHECK_INT(o->has_stop_match, want.stop_match >= 0);
-        CHECK(o->text.len == want.text.len && !memcmp(qh_str_z(&o->text), qh_str_z(&want.text), want.text.len));
+        CHECK(o->text.len == want.text.len &&
+              !memcmp(qh_str_z(&o->text), qh_str_z(&want.text), want.text.len));
     }
     bool has_logprobs = j->spec->logprobs || j->spec->top_logprobs;
     for (int i = 0; has_logprobs && i < o->tokens.len; i++)
         CHECK(fabsf(o->logprobs[o->n_prompt_infos + i] - want.logprobs[i]) < 1e-5f);
     if (j->spec->prompt_logprobs && c == 0 && o->tokens.len) {
         CHECK_INT(o->n_prompt_infos, j->spec->prompt.len - 1);
-        for (int i = 0; i < o->n_prompt_infos; i++) CHECK(fabsf(o->logprobs[i] - want.prompt_logprobs[i]) < 1e-5f);
+        for (int i = 0; i < o->n_prompt_infos; i++)
+            CHECK(fabsf(o->logprobs[i] - want.prompt_logprobs[i]) < 1e-5f);
     }
     slow_result_deinit(&want);
 }
@@ -331,8 +348,10 @@ TEST(random_workloads_give_what_each_request_gives_alone)
         n_copies += s.fake.n_copies, n_jobs += s.n_jobs;
         close_sim(&s);
     }
-    print_message("%d workloads, %lld jobs, %lld steps, %lld preemptions, %lld cached tokens, %lld page copies\n", n_runs,
-                  (long long)n_jobs, (long long)n_steps, (long long)n_preempted, (long long)n_cached, (long long)n_copies);
+    print_message("%d workloads, %lld jobs, %lld steps, %lld preemptions, %lld cached tokens, %lld "
+                  "page copies\n",
+                  n_runs, (long long)n_jobs, (long long)n_steps, (long long)n_preempted,
+                  (long long)n_cached, (long long)n_copies);
     CHECK(n_preempted > n_runs / 10 && n_cached > n_runs && n_copies > n_runs / 10);    /* the workloads do bite */
 }
 TEST_MAIN()

@@ -23,7 +23,8 @@ static int find_stop(const qh_gen *g, const qh_str *text, size_t from, size_t *e
         size_t best_len = 0;
         for (int i = 0; i < g->n_stop_strings; i++) {
             size_t len = strlen(g->stop_strings[i]);
-            if (len > best_len && end >= from + len && !memcmp(text->data + end - len, g->stop_strings[i], len))
+            if (len > best_len && end >= from + len &&
+                !memcmp(text->data + end - len, g->stop_strings[i], len))
                 best = i, best_len = len;
         }
         if (best >= 0) {
@@ -41,15 +42,21 @@ static bool is_stop_token(const slow_model *m, const qh_gen *g, qh_token id)
     return !g->ignore_eos && qh_vocab_is_stop(m->vocab, id);
 }
 
-static qh_token draw(const slow_model *m, qh_sampler *s, const qh_gen *g, int choice, const qh_tokens *all, const float *logits)
+static qh_token draw(const slow_model *m, qh_sampler *s, const qh_gen *g, int choice,
+                     const qh_tokens *all, const float *logits)
 {
     qh_token banned[64], id;
     int n_banned = 0;
     for (int i = 0; all->len - g->prompt.len < g->min_tokens && i < m->n_vocab; i++)
         if (is_stop_token(m, g, i)) banned[n_banned++] = i;
     const qh_draw d = {
-        .spec = &g->sampling, .logits = logits, .history = {all->ids, all->len, g->prompt.len},
-        .seed = g->sampling.seed, .choice = (uint32_t)choice, .banned = banned, .n_banned = n_banned,
+        .spec = &g->sampling,
+        .logits = logits,
+        .history = {all->ids, all->len, g->prompt.len},
+        .seed = g->sampling.seed,
+        .choice = (uint32_t)choice,
+        .banned = banned,
+        .n_banned = n_banned,
     };
     if (qh_sampler_draw(s, &d, &id, NULL)) abort();
     return id;
@@ -78,7 +85,8 @@ void slow_run(const slow_model *m, const qh_gen *g, int choice, slow_result *out
         out->logprobs[out->tokens.len] = logprob_of(logits, m->n_vocab, id);
         qh_tokens_append(&out->tokens, &id, 1);
         qh_tokens_append(&all, &id, 1);
-        bool stops = is_stop_token(m, g, id), is_full = out->tokens.len == g->max_tokens || all.len == m->max_context;
+        bool stops = is_stop_token(m, g, id),
+             is_full = out->tokens.len == g->max_tokens || all.len == m->max_context;
         if (!stops) qh_detok_push(&detok, id, &out->text);
         if (stops || is_full) {
             qh_detok_finish(&detok, &out->text);
@@ -89,7 +97,8 @@ void slow_run(const slow_model *m, const qh_gen *g, int choice, slow_result *out
         if (out->stop_match >= 0) out->finish = QH_FINISH_STOP;
     }
     if (out->stop_match >= 0) {
-        out->text.len = end_at - (g->keep_stop_string ? 0 : strlen(g->stop_strings[out->stop_match]));
+        out->text.len =
+            end_at - (g->keep_stop_string ? 0 : strlen(g->stop_strings[out->stop_match]));
     }
     qh_free(logits);
     qh_tokens_deinit(&all);

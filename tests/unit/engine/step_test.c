@@ -16,8 +16,14 @@ typedef struct {
     int n_events, max_events;
 } fixture;
 
-static bool has_room(void *arg) { return ((fixture *)arg)->n_events < ((fixture *)arg)->max_events; }
-static void put(void *arg, const qh_event *e) { ((fixture *)arg)->events[((fixture *)arg)->n_events++] = *e; }
+static bool has_room(void *arg)
+{
+    return ((fixture *)arg)->n_events < ((fixture *)arg)->max_events;
+}
+static void put(void *arg, const qh_event *e)
+{
+    ((fixture *)arg)->events[((fixture *)arg)->n_events++] = *e;
+}
 
 static void open_core(fixture *f, qh_backend_limits limits, qh_engine_config cfg)
 {
@@ -25,9 +31,12 @@ static void open_core(fixture *f, qh_backend_limits limits, qh_engine_config cfg
     *f = (fixture){.max_events = MAX_EVENTS};
     qh_clock_virtual_init(&f->clock);
     f->vocab = fake_vocab(N_VOCAB);
-    fake_open(&f->fake, &(fake_config){.limits = limits, .n_vocab = N_VOCAB, .eos = QH_NO_TOKEN, .clock = &f->clock});
+    fake_open(&f->fake,
+              &(fake_config){
+                  .limits = limits, .n_vocab = N_VOCAB, .eos = QH_NO_TOKEN, .clock = &f->clock});
     cfg.clock = &f->clock.base;
-    CHECK_OK(qh_core_new(&f->core, &f->fake.base, &desc, f->vocab, &cfg, (qh_event_sink){has_room, put, f}, NULL));
+    CHECK_OK(qh_core_new(&f->core, &f->fake.base, &desc, f->vocab, &cfg,
+                         (qh_event_sink){has_room, put, f}, NULL));
 }
 
 static const qh_backend_limits ROOMY = {64, 128, 8, 16, 4096};
@@ -70,7 +79,9 @@ static void run(fixture *f, int max_steps)
 static const qh_event *done_of(const fixture *f, qh_job_id id, int choice)
 {
     for (int i = 0; i < f->n_events; i++)
-        if (f->events[i].job == id && f->events[i].choice == choice && f->events[i].type == QH_EVENT_DONE) return &f->events[i];
+        if (f->events[i].job == id && f->events[i].choice == choice &&
+            f->events[i].type == QH_EVENT_DONE)
+            return &f->events[i];
     return NULL;
 }
 
@@ -78,7 +89,9 @@ static int n_tokens_of(const fixture *f, qh_job_id id, int choice)
 {
     int n = 0;
     for (int i = 0; i < f->n_events; i++)
-        if (f->events[i].job == id && f->events[i].choice == choice && f->events[i].type == QH_EVENT_TEXT) n += f->events[i].n_tokens;
+        if (f->events[i].job == id && f->events[i].choice == choice &&
+            f->events[i].type == QH_EVENT_TEXT)
+            n += f->events[i].n_tokens;
     return n;
 }
 
@@ -99,7 +112,9 @@ TEST(a_backend_too_small_for_any_sequence_is_refused_with_numbers)
     qh_core *c;
     qh_err err = {0};
     fake_open(&fake, &(fake_config){.limits = {1, 8, 1, 1, 64}, .n_vocab = N_VOCAB});
-    CHECK_STATUS(qh_core_new(&c, &fake.base, &desc, v, &(qh_engine_config){0}, (qh_event_sink){0}, &err), QH_EINVAL);
+    CHECK_STATUS(
+        qh_core_new(&c, &fake.base, &desc, v, &(qh_engine_config){0}, (qh_event_sink){0}, &err),
+        QH_EINVAL);
     CHECK(strstr(err.msg, "1 pages") && c == NULL);
     fake_deinit(&fake);
     qh_vocab_free(v);
@@ -107,13 +122,16 @@ TEST(a_backend_too_small_for_any_sequence_is_refused_with_numbers)
 
 TEST(a_generation_out_of_range_is_refused_by_its_field)
 {
-    const qh_spec_limits lim = {.n_vocab = N_VOCAB, .max_context = 100, .n_pages = 9, .max_seqs = 4};
+    const qh_spec_limits lim = {
+        .n_vocab = N_VOCAB, .max_context = 100, .n_pages = 9, .max_seqs = 4};
     struct {
         const char *word;
         qh_status st;
-    } cases[] = {{"empty", QH_EINVAL}, {"prompt[1]", QH_EINVAL}, {"context", QH_ECONTEXT}, {"n is", QH_EINVAL}, {"max_tokens", QH_EINVAL},
-                 {"min_tokens", QH_EINVAL}, {"top_logprobs", QH_EINVAL}, {"stop[0]", QH_EINVAL}, {"UTF-8", QH_EINVAL}, {"stop_tokens[0]", QH_EINVAL},
-                 {"temperature", QH_EINVAL}};
+    } cases[] = {
+        {"empty", QH_EINVAL},          {"prompt[1]", QH_EINVAL},  {"context", QH_ECONTEXT},
+        {"n is", QH_EINVAL},           {"max_tokens", QH_EINVAL}, {"min_tokens", QH_EINVAL},
+        {"top_logprobs", QH_EINVAL},   {"stop[0]", QH_EINVAL},    {"UTF-8", QH_EINVAL},
+        {"stop_tokens[0]", QH_EINVAL}, {"temperature", QH_EINVAL}};
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
         qh_gen *g = a_gen(i == 2 ? 100 : 5, 10);
         qh_err err = {0};
@@ -212,7 +230,8 @@ TEST(choices_fork_after_one_prefill_and_draw_from_streams_of_their_own)
     qh_token first[4][20];
     int n[4] = {0}, n_differ = 0;
     for (int i = 0; i < f.n_events; i++)
-        for (int k = 0; k < f.events[i].n_tokens; k++) first[f.events[i].choice][n[f.events[i].choice]++] = f.events[i].tokens[k].id;
+        for (int k = 0; k < f.events[i].n_tokens; k++)
+            first[f.events[i].choice][n[f.events[i].choice]++] = f.events[i].tokens[k].id;
     for (int c = 1; c < 4; c++) n_differ += memcmp(first[0], first[c], sizeof first[0]) != 0;
     CHECK_INT(n_differ, 3);
     check_all_pages_back(&f);
@@ -342,7 +361,8 @@ TEST(a_job_paused_for_long_gives_its_slot_to_one_that_waits)
 TEST(without_room_for_events_text_is_joined_and_at_the_bound_the_job_waits)
 {
     fixture f;
-    open_core(&f, (qh_backend_limits){200, 128, 8, 16, 12000}, (qh_engine_config){.max_context = 10000});
+    open_core(&f, (qh_backend_limits){200, 128, 8, 16, 12000},
+              (qh_engine_config){.max_context = 10000});
     f.max_events = 0;
     qh_core_submit(f.core, 1, a_gen(8, 6000), NULL, f.clock.t_us);
     run(&f, 20000);
@@ -378,7 +398,8 @@ TEST(a_job_of_higher_priority_takes_the_slot_and_the_other_ends_with_the_same_to
         run(&f, 200);
         CHECK_INT(done_of(&f, 1, 0)->usage.n_preempted, round);
         for (int i = 0; i < f.n_events; i++)
-            for (int k = 0; k < f.events[i].n_tokens && f.events[i].job == 1; k++) (round ? preempted : alone)[n++] = f.events[i].tokens[k].id;
+            for (int k = 0; k < f.events[i].n_tokens && f.events[i].job == 1; k++)
+                (round ? preempted : alone)[n++] = f.events[i].tokens[k].id;
         CHECK_INT(n, 40);
         close_core(&f);
     }
@@ -429,7 +450,8 @@ TEST(a_lost_device_fails_every_job_and_those_that_come_later)
     for (int in_wait = 0; in_wait < 2; in_wait++) {
         fixture f;
         open_core(&f, ROOMY, (qh_engine_config){.max_seqs = 2});
-        for (qh_job_id id = 1; id <= 4; id++) qh_core_submit(f.core, id, a_gen(8, 50), NULL, f.clock.t_us);
+        for (qh_job_id id = 1; id <= 4; id++)
+            qh_core_submit(f.core, id, a_gen(8, 50), NULL, f.clock.t_us);
         run(&f, 3);
         f.fake.fail_in = 1, f.fake.fail_with = QH_EDEVICE, f.fake.fails_wait = in_wait;
         run(&f, 10);
@@ -448,7 +470,8 @@ TEST(another_failure_fails_the_jobs_of_that_step_only_and_caches_nothing_of_it)
 {
     fixture f;
     open_core(&f, ROOMY, (qh_engine_config){.max_seqs = 2});
-    for (qh_job_id id = 1; id <= 3; id++) qh_core_submit(f.core, id, a_gen(80, 20), NULL, f.clock.t_us);
+    for (qh_job_id id = 1; id <= 3; id++)
+        qh_core_submit(f.core, id, a_gen(80, 20), NULL, f.clock.t_us);
     f.fake.fail_in = 1, f.fake.fail_with = QH_EIO, f.fake.fails_wait = true;
     run(&f, 200);
     CHECK_INT(done_of(&f, 1, 0)->status, QH_EIO);

@@ -3,11 +3,15 @@
 #include "engine/stopper.h"
 
 static uint64_t luck;
-static int between(int lo, int hi) { return lo + (int)(qh_rng_philox(luck++, 5, 6).v[0] % (uint32_t)(hi - lo + 1)); }
+static int between(int lo, int hi)
+{
+    return lo + (int)(qh_rng_philox(luck++, 5, 6).v[0] % (uint32_t)(hi - lo + 1));
+}
 
 /* Push text in pieces of n_each bytes; returns the match, *out what came out, *n_early its length before
  * the end was told. */
-static int run(const char *const *stops, int n, bool keep, const char *text, size_t n_each, qh_str *out, size_t *n_early)
+static int run(const char *const *stops, int n, bool keep, const char *text, size_t n_each,
+               qh_str *out, size_t *n_early)
 {
     qh_stop_set set;
     qh_stopper s;
@@ -24,7 +28,8 @@ static int run(const char *const *stops, int n, bool keep, const char *text, siz
     return match;
 }
 
-static void check(const char *const *stops, int n, const char *text, const char *want, int want_match)
+static void check(const char *const *stops, int n, const char *text, const char *want,
+                  int want_match)
 {
     for (size_t n_each = 1; n_each <= strlen(text); n_each++) {
         qh_str out = {0};
@@ -83,7 +88,8 @@ TEST(random_texts_stop_where_a_brute_search_says)
         for (int end = 1; end <= n_text && want < 0; end++)
             for (int k = 0; k < n_stops; k++) {
                 size_t len = strlen(stops[k]);
-                if ((size_t)end >= len && !memcmp(text + end - len, stops[k], len) && (want < 0 || len > strlen(stops[want])))
+                if ((size_t)end >= len && !memcmp(text + end - len, stops[k], len) &&
+                    (want < 0 || len > strlen(stops[want])))
                     want = k, cut = (size_t)end - len;
             }
         qh_str out = {0};
