@@ -1,5 +1,6 @@
 /* convert.c - see convert.h */
 #include "lua/vm/convert.h"
+#include "lua/vm/task.h"
 #include "lua/vm/vm_private.h"
 #include <lauxlib.h>
 #include <math.h>
@@ -158,6 +159,7 @@ typedef struct {
     lua_State *L;
     const char *at, *end, *start;
     int depth;
+    qh_steps steps;
     qh_str *scratch;
     shape_list shapes;
     qh_err *err;
@@ -266,6 +268,7 @@ static qh_status decode_string(decoder *d)
         if (!n) return fail_at(d, d->at, "invalid UTF-8");
         d->at += n;
     }
+    qh_steps_take(d->L, &d->steps, (size_t)(d->at - from) / 8);
     if (has_escape) {
         qh_str_append(d->scratch, from, (size_t)(d->at - from));
         lua_pushlstring(d->L, d->scratch->data, d->scratch->len);
@@ -388,6 +391,7 @@ static qh_status decode_value(decoder *d)
     if (d->at == d->end) return fail_at(d, d->at, "unexpected end");
     if (d->depth >= QH_JSON_MAX_DEPTH) return fail_at(d, d->at, "nested too deep");
     luaL_checkstack(d->L, 12, NULL);
+    qh_steps_take(d->L, &d->steps, 8);
     qh_status st = QH_OK;
     d->depth++;
     switch (*d->at) {
@@ -412,7 +416,7 @@ qh_status qh_json_decode(lua_State *L, const char *text, size_t len, qh_err *err
 {
     int top = lua_gettop(L);
     decoder d = {.L = L, .at = text, .start = text, .end = text + len, .err = err,
-                 .scratch = qh_vm_scratch(L)};
+                 .steps = qh_steps_begin(L, "decoding JSON"), .scratch = qh_vm_scratch(L)};
     luaL_checkstack(L, 8, NULL);
     shapes_begin(&d.shapes, L);
     qh_status st = decode_value(&d);
@@ -440,6 +444,7 @@ typedef struct {
     lua_State *L;
     bool is_sorted;
     int depth;
+    qh_steps steps;
     char path[PATH_BYTES];
     size_t path_len;
     qh_str *out;
@@ -616,6 +621,8 @@ static qh_status array_len(encoder *e, int t, lua_Integer *n)
 static qh_status enter(encoder *e)
 {
     if (e->depth >= QH_JSON_MAX_DEPTH) return fail_value(e, QH_ELIMIT, "nested too deep, or within itself");
+    if ((e->steps.left -= 8) <= 0 && qh_steps_are_over(e->L, &e->steps))
+        return fail_value(e, QH_ELIMIT, "encoding it takes too long");
     if (!lua_checkstack(e->L, 12)) return fail_value(e, QH_ELIMIT, "Lua stack overflow");
     e->depth++;
     return QH_OK;
@@ -757,7 +764,7 @@ static qh_status encode_value(encoder *e, int index)
 qh_status qh_json_encode(lua_State *L, int index, bool is_sorted, qh_str *out, qh_err *err)
 {
     qh_vm *vm = qh_vm_of(L);
-    encoder e = {.L = L, .is_sorted = is_sorted, .out = out, .err = err};
+    encoder e = {.L = L, .is_sorted = is_sorted, .steps = qh_steps_begin(L, "encoding JSON"), .out = out, .err = err};
     index = lua_absindex(L, index);
     qh_vm_privileged_begin(vm);                 /* the few strings it pushes must not raise */
     qh_status st = encode_value(&e, index);
@@ -888,7 +895,7 @@ static qh_status read_value(encoder *e, int index, json_t **out)
 qh_status qh_json_read(lua_State *L, int index, json_t **out, qh_err *err)
 {
     qh_vm *vm = qh_vm_of(L);
-    encoder e = {.L = L, .err = err};
+    encoder e = {.L = L, .steps = qh_steps_begin(L, "reading JSON"), .err = err};
     *out = NULL;
     index = lua_absindex(L, index);
     qh_vm_privileged_begin(vm);

@@ -4,6 +4,8 @@
  * change what the next one calls. Gone: io, debug, package, dofile, loadfile, string.dump, bytecode,
  * __gc in metatables (finalizers run where no watchdog reaches), most of os and collectgarbage.
  * pcall, xpcall and load let the error of a dying task pass. */
+#include "lua/vm/lists.h"
+#include "lua/vm/pattern.h"
 #include "lua/vm/vm_private.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -341,6 +343,12 @@ void qh_sandbox_open(lua_State *L)
         {"rawset", sb_rawset}, {"setmetatable", sb_setmetatable}, {"pcall", sb_pcall},
         {"xpcall", sb_xpcall}, {"load", sb_load}, {"collectgarbage", sb_collectgarbage},
         {"print", sb_print}, {NULL, NULL}};
+    static const luaL_Reg STRING_COUNTED[] = {
+        {"find", qh_string_find}, {"match", qh_string_match}, {"gmatch", qh_string_gmatch},
+        {"gsub", qh_string_gsub}, {"rep", qh_string_rep}, {NULL, NULL}};
+    static const luaL_Reg TABLE_COUNTED[] = {
+        {"insert", qh_table_insert}, {"remove", qh_table_remove}, {"move", qh_table_move},
+        {"concat", qh_table_concat}, {NULL, NULL}};
 
     for (const luaL_Reg *lib = LIBS; lib->name; lib++) {
         luaL_requiref(L, lib->name, lib->func, 1);
@@ -351,6 +359,13 @@ void qh_sandbox_open(lua_State *L)
     luaL_setfuncs(L, GUARDED, 0);
     lua_getfield(L, -1, LUA_STRLIBNAME);
     drop(L, STRING_OUT);
+    luaL_setfuncs(L, STRING_COUNTED, 0);
+    lua_pop(L, 1);
+    lua_getfield(L, -1, LUA_TABLIBNAME);
+    luaL_setfuncs(L, TABLE_COUNTED, 0);
+    lua_getfield(L, -1, "sort");
+    lua_pushcclosure(L, qh_table_sort, 1);
+    lua_setfield(L, -2, "sort");
     lua_pop(L, 1);
     lua_getfield(L, -1, LUA_OSLIBNAME);
     keep(L, OS_IN);

@@ -7,6 +7,8 @@
 #include <string.h>
 
 enum {
+    CALL_US = 25000,            /* one call of a C function that loops */
+    STEPS = 4096,               /* between two looks at the clock */
     GRACE_US = 10000,           /* CPU for unwinding once a task must die */
     TURN_US = 4000,             /* tasks run one after another for so long before the loop looks around */
     DEEP_CALLS = 10000,         /* a recursion without an end looks like this when memory is gone */
@@ -170,6 +172,36 @@ static void overrun(lua_State *L)
         vm->yield_kind = QH_YIELD_SLICE;
         lua_yield(L, 0);
     }
+}
+
+/* ---- steps: what C functions use instead of hooks ---- */
+
+qh_steps qh_steps_begin(lua_State *L, const char *what)
+{
+    qh_vm *vm = qh_vm_of(L);
+    bool is_limited = vm->opts.budget && vm->running && vm->running->limits.cpu_us;
+    return (qh_steps){what, is_limited ? qh_budget_used(vm->opts.budget) + CALL_US : 0, STEPS};
+}
+
+bool qh_steps_are_over(lua_State *L, qh_steps *s)
+{
+    s->left = STEPS;
+    return s->end_us && qh_budget_used(qh_vm_of(L)->opts.budget) >= s->end_us;
+}
+
+void qh_steps_look(lua_State *L, qh_steps *s)
+{
+    s->left = STEPS;
+    if (!s->end_us) return;
+    qh_vm *vm = qh_vm_of(L);
+    qh_task *t = vm->running;
+    int64_t used = qh_budget_used(vm->opts.budget);
+    if (!t->dying && t->cpu_us + used >= t->limits.cpu_us) {
+        die(t, QH_TASK_CPU);
+        t->grace_end_us = t->cpu_us + used + GRACE_US;
+        raise(L, t, 1);
+    }
+    if (used >= s->end_us) luaL_error(L, "%s takes too long", s->what);
 }
 
 /* ---- the body: the task's function under a handler that keeps the place of an error ---- */

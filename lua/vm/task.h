@@ -72,6 +72,24 @@ qh_loop *qh_task_loop(lua_State *L);               /* of the VM; NULL: nothing c
 /* Suspend the running task until qh_task_wake; then k runs. Raises an error that names `what` and
  * the place when a C function in between cannot be suspended, or when nothing can wait here. */
 int      qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFunction k);
+/* C functions that loop count steps: no hook fires inside them. One step is some nanoseconds of work.
+ * A call that uses up CALL_US of CPU raises "<what> takes too long"; when the task's own budget is
+ * spent it dies. Without a watchdog nothing is limited.
+ *     qh_steps s = qh_steps_begin(L, "string.find");  ...  qh_steps_take(L, &s, n); */
+typedef struct {
+    const char *what;
+    int64_t end_us;             /* of qh_budget_used; 0: no limit */
+    int left;                   /* until the clock is looked at */
+} qh_steps;
+qh_steps qh_steps_begin(lua_State *L, const char *what);
+void     qh_steps_look(lua_State *L, qh_steps *s);
+bool     qh_steps_are_over(lua_State *L, qh_steps *s);      /* the same without raising */
+static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
+{
+    if ((size_t)s->left <= n) qh_steps_look(L, s);
+    else s->left -= (int)n;
+}
+
 void     qh_task_check(lua_State *L);              /* raises when the running task is dying */
 int      qh_task_rethrow(lua_State *L);            /* raise the error on top once more if the task is dying; else 0 */
 void     qh_task_out_of_memory(lua_State *L);      /* the running task hit its limit: it dies */

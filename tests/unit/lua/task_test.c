@@ -68,6 +68,42 @@ TEST(the_cpu_budget_cannot_be_swallowed)
     fixture_close(&f);
 }
 
+TEST(functions_that_loop_in_c_cannot_run_away)
+{
+    fixture f = fixture_open(NULL);
+    static const char *const CASES[] = {        /* each would take hours in plain Lua */
+        "return ('a'):rep(50000):find(('.-'):rep(30) .. 'b')",
+        "return ('a'):rep(3000):match(('a*'):rep(30) .. 'b')",
+        "for _ in ('a'):rep(50000):gmatch(('.-'):rep(30) .. 'b') do end",
+        "return ('a'):rep(50000):gsub(('.-'):rep(30) .. 'b', '')",
+        "return ('x'):rep(1000000):find(('x?'):rep(100) .. ('x'):rep(100) .. 'y')",
+        "table.move({}, 1, math.maxinteger - 1, 2)",
+        "local huge = setmetatable({}, {__len = function() return 1 << 60 end}) table.insert(huge, 1, 1)",
+        "local huge = setmetatable({}, {__len = function() return 1 << 60 end}) table.remove(huge, 1)",
+        "return table.concat(setmetatable({}, {__len = function() return 1 << 60 end, __index = function() return '' end}))",
+        "local t = {} for i = 1, 1000 do t[i] = ('x'):rep(1 << 16) end table.sort(t)",
+        "local s, t = ('x'):rep(1 << 19), {} for i = 1, 200000 do t[i] = s end table.sort(t)",
+        "local s = '[' .. ('[],'):rep(1 << 20) .. '1]' return require 'qhost'.json.decode(s)",
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        outcome o = run(&f, CASES[i]);
+        bool is_stopped = o.end == QH_TASK_CPU || o.end == QH_TASK_MEMORY ||
+                          (o.end == QH_TASK_FAILED && strstr(qh_str_z(&o.text), "takes too long"));
+        if (i == 9) is_stopped |= o.end == QH_TASK_OK;          /* 64 MB to compare: it may get through */
+        if (!is_stopped) print_error("%s\n  ended %d: %s\n", CASES[i], (int)o.end, qh_str_z(&o.text));
+        CHECK(is_stopped);
+        if (o.lua_us > 400000) print_error("%s\n  took %lld us\n", CASES[i], (long long)o.lua_us);
+        CHECK(o.lua_us <= 400000);
+        qh_str_deinit(&o.text);
+    }
+    CHECK_FAILS(&f, "local n = 0 while true do pcall(string.find, ('a'):rep(50000), ('.-'):rep(30) .. 'b') end", QH_TASK_CPU, "ran too long");
+    CHECK_RUN(&f, "return #(''):rep(1 << 60)", "0");
+    CHECK_RUN(&f, "return #('ab'):rep(1001, ',')", "3002");
+    CHECK_RUN(&f, "return ('ab'):rep(3, ',')", "ab,ab,ab");
+    CHECK_FAILS(&f, "return ('x'):rep(1 << 40)", QH_TASK_FAILED, "resulting string too large");
+    fixture_close(&f);
+}
+
 TEST(waiting_starts_the_cpu_budget_anew)
 {
     fixture f = fixture_open(NULL);

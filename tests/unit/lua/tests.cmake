@@ -2,6 +2,7 @@ qh_unit_test(lua/sandbox_test.c qh_lua)
 qh_unit_test(lua/task_test.c qh_lua)
 qh_unit_test(lua/module_test.c qh_lua)
 qh_unit_test(lua/convert_test.c qh_lua)
+qh_unit_test(lua/suite_test.c qh_lua)
 
 # The least host that serves an app: what tests/http/test_lua_*.py talk to.
 add_executable(lua_host http/lua_host.c)
