@@ -416,7 +416,7 @@ qh_status qh_json_decode(lua_State *L, const char *text, size_t len, qh_err *err
 {
     int top = lua_gettop(L);
     decoder d = {.L = L, .at = text, .start = text, .end = text + len, .err = err,
-                 .steps = qh_steps_begin(L, "decoding JSON"), .scratch = qh_vm_scratch(L)};
+                 .steps = qh_steps_begin("decoding JSON"), .scratch = qh_vm_scratch(L)};
     luaL_checkstack(L, 8, NULL);
     shapes_begin(&d.shapes, L);
     qh_status st = decode_value(&d);
@@ -764,7 +764,7 @@ static qh_status encode_value(encoder *e, int index)
 qh_status qh_json_encode(lua_State *L, int index, bool is_sorted, qh_str *out, qh_err *err)
 {
     qh_vm *vm = qh_vm_of(L);
-    encoder e = {.L = L, .is_sorted = is_sorted, .steps = qh_steps_begin(L, "encoding JSON"), .out = out, .err = err};
+    encoder e = {.L = L, .is_sorted = is_sorted, .steps = qh_steps_begin("encoding JSON"), .out = out, .err = err};
     index = lua_absindex(L, index);
     qh_vm_privileged_begin(vm);                 /* the few strings it pushes must not raise */
     qh_status st = encode_value(&e, index);
@@ -895,7 +895,7 @@ static qh_status read_value(encoder *e, int index, json_t **out)
 qh_status qh_json_read(lua_State *L, int index, json_t **out, qh_err *err)
 {
     qh_vm *vm = qh_vm_of(L);
-    encoder e = {.L = L, .steps = qh_steps_begin(L, "reading JSON"), .err = err};
+    encoder e = {.L = L, .steps = qh_steps_begin("reading JSON"), .err = err};
     *out = NULL;
     index = lua_absindex(L, index);
     qh_vm_privileged_begin(vm);

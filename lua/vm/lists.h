@@ -9,5 +9,5 @@ int qh_table_insert(lua_State *L);
 int qh_table_remove(lua_State *L);
 int qh_table_move(lua_State *L);
 int qh_table_concat(lua_State *L);
-int qh_table_sort(lua_State *L);        /* upvalue 1: the plain table.sort */
+int qh_table_sort(lua_State *L);
 int qh_string_rep(lua_State *L);

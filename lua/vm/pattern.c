@@ -263,7 +263,7 @@ static void matcher_init(matcher *m, lua_State *L, const char *s, size_t s_len, 
                          const char *what)
 {
     m->L = L;
-    m->steps = qh_steps_begin(L, what);
+    m->steps = qh_steps_begin(what);
     m->s = s;
     m->s_end = s + s_len;
     m->p_end = p + p_len;
@@ -427,7 +427,7 @@ static bool add_replacement(matcher *m, luaL_Buffer *b, const char *s, const cha
         lua_pushvalue(L, 3);
         int n = push_captures(m, s, e);
         lua_call(L, n, 1);
-        m->steps = qh_steps_begin(L, "string.gsub");    /* the function's time was its own */
+        m->steps = qh_steps_begin("string.gsub");    /* the function's time was its own */
         break;
     }
     case LUA_TTABLE:

@@ -348,7 +348,7 @@ void qh_sandbox_open(lua_State *L)
         {"gsub", qh_string_gsub}, {"rep", qh_string_rep}, {NULL, NULL}};
     static const luaL_Reg TABLE_COUNTED[] = {
         {"insert", qh_table_insert}, {"remove", qh_table_remove}, {"move", qh_table_move},
-        {"concat", qh_table_concat}, {NULL, NULL}};
+        {"concat", qh_table_concat}, {"sort", qh_table_sort}, {NULL, NULL}};
 
     for (const luaL_Reg *lib = LIBS; lib->name; lib++) {
         luaL_requiref(L, lib->name, lib->func, 1);
@@ -363,9 +363,6 @@ void qh_sandbox_open(lua_State *L)
     lua_pop(L, 1);
     lua_getfield(L, -1, LUA_TABLIBNAME);
     luaL_setfuncs(L, TABLE_COUNTED, 0);
-    lua_getfield(L, -1, "sort");
-    lua_pushcclosure(L, qh_table_sort, 1);
-    lua_setfield(L, -2, "sort");
     lua_pop(L, 1);
     lua_getfield(L, -1, LUA_OSLIBNAME);
     keep(L, OS_IN);

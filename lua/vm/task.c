@@ -8,7 +8,6 @@
 
 enum {
     CALL_US = 25000,            /* one call of a C function that loops */
-    STEPS = 4096,               /* between two looks at the clock */
     GRACE_US = 10000,           /* CPU for unwinding once a task must die */
     TURN_US = 4000,             /* tasks run one after another for so long before the loop looks around */
     DEEP_CALLS = 10000,         /* a recursion without an end looks like this when memory is gone */
@@ -176,26 +175,28 @@ static void overrun(lua_State *L)
 
 /* ---- steps: what C functions use instead of hooks ---- */
 
-qh_steps qh_steps_begin(lua_State *L, const char *what)
+/* CPU of the slice so far; -1: nothing is limited here. The first look starts the call's own time. */
+static int64_t look(lua_State *L, qh_steps *s)
 {
     qh_vm *vm = qh_vm_of(L);
-    bool is_limited = vm->opts.budget && vm->running && vm->running->limits.cpu_us;
-    return (qh_steps){what, is_limited ? qh_budget_used(vm->opts.budget) + CALL_US : 0, STEPS};
+    s->left = QH_STEPS_A_LOOK;
+    if (!vm->opts.budget || !vm->running || !vm->running->limits.cpu_us) return -1;
+    int64_t used = qh_budget_used(vm->opts.budget);
+    if (!s->end_us) s->end_us = used + CALL_US;
+    return used;
 }
 
 bool qh_steps_are_over(lua_State *L, qh_steps *s)
 {
-    s->left = STEPS;
-    return s->end_us && qh_budget_used(qh_vm_of(L)->opts.budget) >= s->end_us;
+    int64_t used = look(L, s);
+    return used >= 0 && used >= s->end_us;
 }
 
 void qh_steps_look(lua_State *L, qh_steps *s)
 {
-    s->left = STEPS;
-    if (!s->end_us) return;
-    qh_vm *vm = qh_vm_of(L);
-    qh_task *t = vm->running;
-    int64_t used = qh_budget_used(vm->opts.budget);
+    int64_t used = look(L, s);
+    if (used < 0) return;
+    qh_task *t = qh_task_running(L);
     if (!t->dying && t->cpu_us + used >= t->limits.cpu_us) {
         die(t, QH_TASK_CPU);
         t->grace_end_us = t->cpu_us + used + GRACE_US;

@@ -75,13 +75,14 @@ int      qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFun
 /* C functions that loop count steps: no hook fires inside them. One step is some nanoseconds of work.
  * A call that uses up CALL_US of CPU raises "<what> takes too long"; when the task's own budget is
  * spent it dies. Without a watchdog nothing is limited.
- *     qh_steps s = qh_steps_begin(L, "string.find");  ...  qh_steps_take(L, &s, n); */
+ *     qh_steps s = qh_steps_begin("string.find");  ...  qh_steps_take(L, &s, n); */
 typedef struct {
     const char *what;
-    int64_t end_us;             /* of qh_budget_used; 0: no limit */
-    int left;                   /* until the clock is looked at */
+    int64_t end_us;             /* of qh_budget_used; 0: the clock was not looked at yet */
+    int left;                   /* until it is */
 } qh_steps;
-qh_steps qh_steps_begin(lua_State *L, const char *what);
+enum { QH_STEPS_A_LOOK = 4096 };
+static inline qh_steps qh_steps_begin(const char *what) { return (qh_steps){what, 0, QH_STEPS_A_LOOK}; }
 void     qh_steps_look(lua_State *L, qh_steps *s);
 bool     qh_steps_are_over(lua_State *L, qh_steps *s);      /* the same without raising */
 static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
