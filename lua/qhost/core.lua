@@ -14,7 +14,7 @@ end
 
 return {
   json = json,
-  log = function(level, event, text) c.log[level](event, { text = text }) end,
+  log = c.log.write,
   env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
   random = c.system.random, traceback = c.system.traceback, is_dev = c.is_dev,
   model = c.model and c.model.open, models = c.model and c.model.list,

@@ -10,12 +10,7 @@ local url = require "qhost.url"
 local log = {}
 for _, level in ipairs { "debug", "info", "warn", "error" } do
   --- Log an event as a name and key=value pairs.
-  log[level] = function(event, fields)
-    local parts = {}
-    for key, value in pairs(fields or {}) do parts[#parts + 1] = ("%s=%s"):format(key, tostring(value)) end
-    table.sort(parts)
-    core.log(level, event, table.concat(parts, " "))
-  end
+  log[level] = function(event, fields) core.log(level, "app." .. event, fields) end
 end
 
 ---@class qhost

@@ -80,6 +80,23 @@ static bool has_metatable(lua_State *L, int index)
     return true;
 }
 
+/* A table that can be called, and has no other metamethod, stays callable as a view. */
+static bool is_callable(lua_State *L, int index)
+{
+    if (luaL_getmetafield(L, index, "__call") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+    return luaL_getmetafield(L, index, "__index") == LUA_TNIL || (lua_pop(L, 1), false);
+}
+
+/* Stack: ... real, view. */
+static void keep_call(lua_State *L)
+{
+    lua_getmetatable(L, -1);
+    luaL_getmetafield(L, -3, "__call");
+    lua_setfield(L, -2, "__call");
+    lua_pop(L, 1);
+}
+
 /* Deep views read a copy whose plain tables are views in turn. */
 static void push_deep_copy(lua_State *L, int real, const char *name)
 {
@@ -88,10 +105,14 @@ static void push_deep_copy(lua_State *L, int real, const char *name)
     lua_createtable(L, 0, 8);
     for (lua_pushnil(L); lua_next(L, real);) {
         lua_pushvalue(L, -2);
-        if (lua_istable(L, -2) && lua_type(L, -3) == LUA_TSTRING && !has_metatable(L, -2)) {
+        bool can_call = lua_istable(L, -2) && is_callable(L, -2);
+        if (lua_istable(L, -2) && lua_type(L, -3) == LUA_TSTRING && (can_call || !has_metatable(L, -2))) {
             const char *inner = lua_pushfstring(L, "%s.%s", name, lua_tostring(L, -3));
             lua_pushvalue(L, -3);
+            lua_pushvalue(L, -1);
             qh_freeze(L, inner, true);
+            if (can_call) keep_call(L);
+            lua_remove(L, -2);
             lua_replace(L, -4);                 /* the value */
             lua_pop(L, 1);                      /* the name */
         }
@@ -163,13 +184,22 @@ static int pcall_end(lua_State *L, int status, lua_KContext n_skipped)
     return caught(L, status);
 }
 
+/* The error of a task that dies passes every pcall: note its place where it was raised. */
+static int dying_handler(lua_State *L)
+{
+    qh_task *t = qh_task_running(L);
+    return t && qh_task_is_dying(t) ? qh_error_record(L) : 1;
+}
+
 static int sb_pcall(lua_State *L)
 {
     luaL_checkany(L, 1);
     protected_begin(L);
-    lua_pushboolean(L, 1);
+    lua_pushcfunction(L, dying_handler);
     lua_insert(L, 1);
-    return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, pcall_end), 0);
+    lua_pushboolean(L, 1);
+    lua_insert(L, 2);
+    return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, 1, pcall_end), 1);
 }
 
 /* The script's handler, unless the task dies: then the error may have been raised by the watchdog's
@@ -177,7 +207,7 @@ static int sb_pcall(lua_State *L)
 static int guarded_handler(lua_State *L)
 {
     qh_task *t = qh_task_running(L);
-    if (t && qh_task_is_dying(t)) return 1;
+    if (t && qh_task_is_dying(t)) return qh_error_record(L);
     lua_settop(L, 1);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);

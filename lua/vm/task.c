@@ -213,31 +213,51 @@ static int to_text(lua_State *L)
     return 1;
 }
 
+/* Records carry a metatable that scripts cannot have, so no table of theirs is taken for one. */
+static const char RECORD_KEY;
+
+static bool is_record(lua_State *L, int index)
+{
+    if (!lua_istable(L, index) || !lua_getmetatable(L, index)) return false;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &RECORD_KEY);
+    bool yes = lua_istable(L, -1) && lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return yes;
+}
+
+/* The table on top. Privileged. */
+static void mark_record(lua_State *L)
+{
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &RECORD_KEY) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_createtable(L, 0, 1);
+        lua_pushboolean(L, 0);
+        lua_setfield(L, -2, "__metatable");
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &RECORD_KEY);
+    }
+    lua_setmetatable(L, -2);
+}
+
 /* error value -> {message, trace, value}. Runs where the error was raised. */
 int qh_error_record(lua_State *L)
 {
     qh_vm *vm = qh_vm_of(L);
     lua_settop(L, 1);
-    if (lua_type(L, 1) == LUA_TTABLE) {         /* made by an inner handler: keep the first place */
-        lua_pushliteral(L, "trace");
-        if (lua_rawget(L, 1) == LUA_TSTRING) {
-            lua_settop(L, 1);
-            return 1;
-        }
-        lua_settop(L, 1);
-    }
+    if (is_record(L, 1)) return 1;              /* made by an inner handler: keep the first place */
     lua_pushcfunction(L, to_text);              /* __tostring is the script's, and may fail */
     lua_pushvalue(L, 1);
     bool is_text = lua_pcall(L, 1, 1, 0) == LUA_OK;
     qh_vm_privileged_begin(vm);
     if (!is_text) lua_pop(L, 1), lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
     lua_createtable(L, 0, 3);
+    luaL_traceback(L, L, lua_tostring(L, -2), 1);
+    lua_setfield(L, -2, "trace");
     lua_insert(L, -2);
     lua_setfield(L, -2, "message");
     lua_pushvalue(L, 1);
     lua_setfield(L, -2, "value");
-    luaL_traceback(L, L, NULL, 1);
-    lua_setfield(L, -2, "trace");
+    mark_record(L);
     qh_vm_privileged_end(vm);
     return 1;
 }
@@ -308,13 +328,15 @@ static void finish(qh_task *t, int status, int n_results)
         lua_createtable(t->L, 0, 1);
         lua_pushstring(t->L, reason_of(t));
         lua_setfield(t->L, -2, "message");
+        mark_record(t->L);
         n_results = 1;
     }
-    if (end && !lua_istable(t->L, -1)) {        /* an error within the handler: a plain string */
+    if (end && !is_record(t->L, -1)) {          /* no memory for one, or an error within the handler */
+        const char *text = lua_type(t->L, -1) == LUA_TSTRING ? lua_tostring(t->L, -1) : "error in error handling";
         lua_createtable(t->L, 0, 1);
-        if (t->dying) lua_pushstring(t->L, reason_of(t));
-        else lua_pushvalue(t->L, -2);
+        lua_pushstring(t->L, t->dying ? reason_of(t) : text);
         lua_setfield(t->L, -2, "message");
+        mark_record(t->L);
     }
     t->ops->on_done(t->user, t, end, t->L, n_results);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, t->ref);

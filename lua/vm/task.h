@@ -44,7 +44,8 @@ typedef struct qh_scoped {
 
 typedef struct {
     /* L: the task's coroutine. OK: its n results are on top. Otherwise the error on top is a table
-     * {message = string, trace = string, value = what was raised}. Privileged; must not raise. */
+     * {message = string, trace = message and calls, value = what was raised}; without memory for that,
+     * message only. Privileged; must not raise. */
     void (*on_done)(void *user, qh_task *t, qh_task_end end, lua_State *L, int n);
 } qh_task_ops;
 

@@ -109,6 +109,9 @@ TEST(the_library_cannot_be_changed)
     fixture f = open_in_folder();
     CHECK_FAILS(&f, "require 'qhost'.sleep = 1", QH_TASK_FAILED, "qhost.sleep cannot be changed");
     CHECK_FAILS(&f, "require 'qhost'.json.decode = 1", QH_TASK_FAILED, "qhost.json.decode cannot be changed");
+    CHECK_FAILS(&f, "require 'qhost'.template.jinja = 1", QH_TASK_FAILED, "qhost.template.jinja cannot be changed");
+    CHECK_FAILS(&f, "setmetatable(require 'qhost'.template, {})", QH_TASK_FAILED, "protected metatable");
+    CHECK_RUN(&f, "return type(require 'qhost'.template{render = function() end})", "table");
     CHECK_FAILS(&f, "require 'qhost.jinja'.compile = 1", QH_TASK_FAILED, "qhost.jinja.compile cannot be changed");
     CHECK_RUN(&f, "return require('qhost.jinja').compile('{{ a }}!', {}):render_text({a = 'x'})", "x!");
     close_folder(&f);

@@ -49,6 +49,10 @@ TEST(escape_attempts_are_refused)
     CHECK_FAILS(&f, "setmetatable({}, {__gc = function() end})", QH_TASK_FAILED, "__gc");
     CHECK_FAILS(&f, "error(setmetatable({}, {__tostring = function() error('ha') end}))", QH_TASK_FAILED,
                 "(error object is a table value)");
+    CHECK_FAILS(&f, "error(setmetatable({trace = 'x'}, {__index = function() error('ha') end}))", QH_TASK_FAILED, "table: ");
+    CHECK_FAILS(&f, "error(setmetatable({trace = 'x'}, {__name = 'Mine', __metatable = 1}))", QH_TASK_FAILED, "Mine: ");
+    CHECK_FAILS(&f, "error()", QH_TASK_FAILED, "nil");
+    CHECK_FAILS(&f, "xpcall(error, function() error('again') end) error('end')", QH_TASK_FAILED, "end");
     CHECK_FAILS(&f, "return table.unpack({}, 1, 1e8)", QH_TASK_FAILED, "too many results");
     CHECK_FAILS(&f, "local t = {} for i = 1, 100 do t[i] = i % 7 end "
                     "table.sort(t, function() return true end)", QH_TASK_FAILED, "invalid order function");
