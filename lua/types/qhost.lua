@@ -1,0 +1,523 @@
+---@meta qhost
+--- The script API of qhost: the manual, and what editors read (LuaLS: add this folder to workspace.library).
+---
+--- An app file makes an app, adds routes to it and returns it:
+---
+---     local qh  = require "qhost"
+---     local llm = qh.model "smollm2-135m"
+---     local app = qh.app()
+---     app:openai { models = { llm } }
+---     app:post("/haiku", function(req, res)
+---       return res:stream(llm:stream { system = "Answer only in haiku.", prompt = req:json().topic or "rain" })
+---     end)
+---     return app
+---
+--- **Waiting.** Calls marked (waits) suspend the request, never the server. They cannot be used while
+--- the file loads, nor inside functions that C calls back, such as a comparison of table.sort.
+---
+--- **Loading** has no effect on the world: no model is asked, nothing is fetched. Save the file and the
+--- server loads it again beside the running one; requests that run finish on the version they began
+--- with, and a file that does not load changes nothing.
+---
+--- **Limits.** A request may use 100 ms of CPU between two waits and 64 MB. Beyond that it ends with a
+--- 500 whose code is "script_timeout" or "script_memory"; pcall does not catch these ends. A client that
+--- leaves ends its request too; `local x <close>` variables are closed in every case.
+---
+--- **Gone** from Lua: io, debug, package, dofile, loadfile, string.dump, bytecode, __gc, global variables,
+--- and of os all but time, clock, date and difftime. `require` finds modules in the app's folder and
+--- those of qhost. print writes to the log.
+
+---@class qhost
+local qh = {}
+
+-- The app --------------------------------------------------------------------------------------------
+
+--- Make an app. The file returns it.
+---@return qhost.App
+function qh.app() end
+
+---@alias qhost.Handler fun(req: qhost.Request, res: qhost.Response): any
+---@alias qhost.RouteOptions { max_body?: integer }  max_body: bytes of a body that req:text and req:json read; default 32 MiB
+
+---@class qhost.App
+local App = {}
+
+--- Add a route. In the path, ":name" stands for one segment and "*name" for the rest; both are in
+--- req.params. The order of routes does not matter: a literal goes before a parameter, that before a
+--- rest. The handler sends the reply through res.
+---@param method string  "GET", ... or "*" for all
+---@param path string  begins with "/"
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, method: string, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:route(method, path, opts, handler) end
+
+--- A GET route; it answers HEAD too.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:get(path, opts, handler) end
+
+--- A POST route.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:post(path, opts, handler) end
+
+--- A PUT route.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:put(path, opts, handler) end
+
+--- A DELETE route.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:delete(path, opts, handler) end
+
+--- A PATCH route.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:patch(path, opts, handler) end
+
+--- An OPTIONS route.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:options(path, opts, handler) end
+
+--- A route for every method that has none of its own there.
+---@param path string
+---@param opts qhost.RouteOptions
+---@param handler qhost.Handler
+---@overload fun(self: qhost.App, path: string, handler: qhost.Handler): qhost.App
+---@return qhost.App
+function App:any(path, opts, handler) end
+
+--- Add a middleware around every handler: it returns next(), or answers itself, or aborts. Later ones
+--- run inside earlier ones; `before` or `after` places one beside another that is there already.
+---
+---     app:use("auth", function(req, next)
+---       req.user = keys[req:bearer() or ""] or qh.abort(401, "invalid_api_key")
+---       return next()
+---     end)
+---@param name string
+---@param opts { before?: string, after?: string }
+---@param fn fun(req: qhost.Request, next: fun(): any, res: qhost.Response): any
+---@overload fun(self: qhost.App, name: string, fn: fun(req: qhost.Request, next: fun(): any, res: qhost.Response): any): qhost.App
+---@return qhost.App
+function App:use(name, opts, fn) end
+
+--- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions. `models` is a
+--- list; an entry with a name may be a function that chooses: models = { small, auto = function(req) ... end }.
+---@param opts { models: table<integer|string, qhost.Model|fun(req: qhost.Request): qhost.Model>, prefix?: string }
+---@return qhost.App
+function App:openai(opts) end
+
+-- The request ----------------------------------------------------------------------------------------
+
+---@class qhost.Request
+---@field method string  "GET"
+---@field path string  decoded, without the query
+---@field params table<string, string>  what ":name" and "*name" of the route stood for
+---@field query table<string, string>  decoded; of a repeated name the last
+---@field headers table<string, string>  names in lower case; repeated ones joined by ", "
+---@field id string  of this request: in the log and in the reply's X-Request-Id
+---@field peer string  "127.0.0.1:50412"
+---@field user any  for middlewares to set
+---@field tags table<string, any>  set by req:tag
+local Request = {}
+
+--- The body as text (waits). One that is larger than allowed ends the request with a 413.
+---@return string
+function Request:text() end
+
+--- The body as JSON (waits); anything else ends the request with a 400. null is qh.json.null.
+---@return any
+function Request:json() end
+
+--- The token of "Authorization: Bearer TOKEN".
+---@return string?
+function Request:bearer() end
+
+--- Add key=value to the access-log line of this request.
+---@param key string  a word of at most 40 characters
+---@param value any
+function Request:tag(key, value) end
+
+-- The reply ------------------------------------------------------------------------------------------
+
+---@class qhost.Response
+local Response = {}
+
+--- Set the status; default 200.
+---@param code integer  200..599
+---@return qhost.Response
+function Response:status(code) end
+
+--- Add a header.
+---@param name string
+---@param value string|number
+---@return qhost.Response
+function Response:header(name, value) end
+
+--- Send a whole reply of that content type.
+---@param content_type string
+---@param body string
+---@return qhost.Response
+function Response:send(content_type, body) end
+
+--- Send a value as JSON.
+---@param value any
+---@return qhost.Response
+function Response:json(value) end
+
+--- Send text.
+---@param text string
+---@return qhost.Response
+function Response:text(text) end
+
+--- Send a page.
+---@param html string
+---@return qhost.Response
+function Response:html(html) end
+
+--- Send a piece of a reply whose length is not known (waits while the client is slow).
+---@param text string
+---@return qhost.Response
+function Response:write(text) end
+
+--- Send a server-sent event (waits while the client is slow). A value that is no string becomes JSON.
+---@param name string?  nil: an event without a name
+---@param value any
+---@return qhost.Response
+function Response:event(name, value) end
+
+--- Send a comment between events, to keep the connection alive.
+---@return qhost.Response
+function Response:ping() end
+
+--- End a reply that was sent in pieces. The end of the handler does so too.
+---@return qhost.Response
+function Response:finish() end
+
+--- Send what a model streams (waits). "auto", the default, goes by the Accept header: "openai" for
+--- text/event-stream, "ndjson" for application/x-ndjson, else "text".
+---@param source qhost.Stream|fun(): qhost.Event?
+---@param opts? { as?: "auto"|"text"|"ndjson"|"openai" }
+---@return qhost.Response
+function Response:stream(source, opts) end
+
+--- End the request with this status. Never returns.
+---
+---     qh.abort(429, "slow_down", { message = "come back later", retry_after = 5 })
+---@param status integer  400..599
+---@param code string  a stable word, such as "invalid_api_key"
+---@param opts? { message?: string, type?: string, param?: string, retry_after?: number, headers?: table<string, string> }
+function qh.abort(status, code, opts) end
+
+-- Models ---------------------------------------------------------------------------------------------
+
+--- The model of that name: one of `qhost list`, or given to `serve --model`. Only while the file loads; the
+--- same name gives the same model.
+---@param what string|{ name: string, template?: qhost.Template }
+---@return qhost.Model
+function qh.model(what) end
+
+---@class qhost.Model
+---@field name string
+---@field ctx integer  tokens of the longest sequence
+---@field meta { name: string, arch: string, n_ctx: integer, n_vocab: integer, chat_template?: string, bos?: string, eos?: string, path?: string }
+local Model = {}
+
+---@class qhost.Options  what a request may ask of the sampler and the engine
+---@field sampler? qhost.Sampler
+---@field temperature? number  0: greedy; default 1
+---@field top_k? integer  0: off
+---@field top_p? number  1: off
+---@field min_p? number  0: off
+---@field typical_p? number  1: off
+---@field xtc_probability? number  0: off
+---@field xtc_threshold? number
+---@field repeat_penalty? number  1: off
+---@field presence_penalty? number  -2..2
+---@field frequency_penalty? number  -2..2
+---@field penalty_window? integer  last tokens that penalties look at; -1: all
+---@field dry_multiplier? number  0: off
+---@field dry_base? number
+---@field dry_allowed_length? integer
+---@field dry_window? integer
+---@field dry_breakers? string[]
+---@field logit_bias? table<integer, number>  by token id; -math.huge bans
+---@field seed? integer  the same seed, prompt and options give the same text
+---@field n? integer  answers to one prompt
+---@field max_tokens? integer  default: up to the context
+---@field min_tokens? integer
+---@field ignore_eos? boolean
+---@field stop? string|string[]  text that ends the answer and is left out of it
+---@field keep_stop? boolean
+---@field stop_ids? integer[]
+---@field logprobs? boolean  tokens with their log-probabilities
+---@field top_logprobs? integer  and that many alternatives, up to 20
+---@field prompt_logprobs? boolean  of the prompt's tokens too
+---@field priority? integer  larger is sooner
+---@field timeout? number  seconds
+---@field cache_salt? string  prompts share cached work only among equal salts
+
+---@class qhost.Message
+---@field role "system"|"user"|"assistant"|"tool"|"developer"
+---@field content string|table[]|nil  text, or a list of text parts
+
+---@class qhost.ChatOptions: qhost.Options
+---@field messages? qhost.Message[]
+---@field system? string  with prompt, in place of messages
+---@field prompt? string
+---@field tools? table[]  as the OpenAI API has them; the template shows them to the model
+---@field template_vars? table  further variables of the template
+---@field raw? boolean  continue prompt as it is, without a template
+---@field ids? integer[]  with raw: a prompt of token ids
+
+---@class qhost.Token
+---@field id integer
+---@field bytes string
+---@field logprob? number
+---@field top? qhost.Token[]
+
+---@class qhost.Result
+---@field text string
+---@field finish "stop"|"length"|"canceled"
+---@field stop_match? string  the stop text that was met
+---@field usage { prompt: integer, cached: integer, completion: integer }  in tokens
+---@field timings { queue: number, prefill: number, ttft: number, decode: number }  in seconds
+---@field tokens? qhost.Token[]  with logprobs
+---@field prompt_tokens? qhost.Token[]  with prompt_logprobs
+---@field choices? qhost.Result[]  with n > 1: all of them
+
+--- Continue raw text, without a template (waits). On failure nil, a message and a word: "EINVAL", "ECONTEXT",
+--- "AGAIN" when the queue is full, ...
+---@param o { prompt: string }|qhost.ChatOptions
+---@return qhost.Result? result
+---@return string? message
+---@return string? status
+function Model:generate(o) end
+
+--- Answer a conversation (waits).
+---@param o qhost.ChatOptions
+---@return qhost.Result? result
+---@return string? message
+---@return string? status
+function Model:chat(o) end
+
+--- Answer a conversation piece by piece: for ev in model:stream{...} do (waits in each step). A failure ends
+--- the request with a fitting status.
+---@param o qhost.ChatOptions
+---@return qhost.Stream
+function Model:stream(o) end
+
+---@class qhost.Event
+---@field type "text"|"prompt"|"usage"|"done"
+---@field choice integer  1..n
+---@field text? string  type "text"
+---@field tokens? qhost.Token[]
+---@field usage? table  type "usage": as in a result, with timings
+---@field timings? table
+---@field finish? string  type "done"
+
+---@class qhost.Stream
+---@field model qhost.Model
+---@overload fun(): qhost.Event?
+local Stream = {}
+
+--- Token ids of a text (waits for a long one). Special tokens in it stay text.
+---@param text string
+---@return integer[]
+function Model:tokens(text) end
+
+--- The template in use. nil and why, when the model has none.
+---@return qhost.Template?
+---@return string? message
+function Model:template() end
+
+--- Messages as the model will read them. `special` marks what the template wrote: only there can special
+--- tokens be.
+---@param o qhost.ChatOptions
+---@return { text: string, special: boolean }[]?
+---@return string? message
+function Model:render(o) end
+
+--- Hand a request to the engine and read its events yourself: gen:next() (waits) gives the next one, nil at
+--- the end; gen:cancel() gives up.
+---@param o qhost.ChatOptions
+---@return table? gen
+---@return string? message
+---@return string? status
+function Model:submit(o) end
+
+-- Sampling -------------------------------------------------------------------------------------------
+
+---@class qhost.Sampler
+local Sampler = {}
+
+--- Steps of sampling, checked once and run without Lua. They run in this order, and are listed so:
+---
+---     qh.sampler { {"penalties", repetition = 1.1, presence = 0, frequency = 0, window = 64},
+---                  {"dry", multiplier = 0.8, base = 1.75, allowed_length = 2, window = -1},
+---                  {"top_k", 40}, {"typical", 0.9}, {"top_p", 0.95}, {"min_p", 0.05},
+---                  {"xtc", probability = 0.5, threshold = 0.1}, {"temp", 0.7} }
+---@param steps table[]
+---@return qhost.Sampler
+function qh.sampler(steps) end
+
+-- Templates ------------------------------------------------------------------------------------------
+
+---@class qhost.Template
+local Template = {}
+
+--- A template in Lua. render(out, conv) writes the prompt; conv has messages, tools, add_generation_prompt,
+--- bos_token, eos_token. `stop`: strings that end the model's turn.
+---
+---     qh.template { name = "plain", stop = { "\nUser:" }, render = function(out, conv)
+---       for _, m in ipairs(conv.messages) do out:text(m.role .. ": " .. m.content .. "\n") end
+---       out:text "assistant:"
+---     end }
+---@param def { name?: string, render: fun(out: qhost.Out, conv: table), stop?: string[] }
+---@return qhost.Template
+function qh.template(def) end
+
+--- A template in Jinja, sandboxed, as models carry them.
+---@param source string
+---@return qhost.Template?
+---@return string? message
+function qh.template.jinja(source) end
+
+--- Render a conversation: { messages, tools?, add_generation_prompt?, further variables }.
+---@param conv table
+---@return { text: string, special: boolean }[]?
+---@return string? message
+function Template:render(conv) end
+
+---@class qhost.Out  what a template in Lua writes to
+local Out = {}
+
+--- Text that may hold special tokens, such as "<|im_start|>".
+---@param text string
+---@return qhost.Out
+function Out:special(text) end
+
+--- Text that never becomes a special token.
+---@param text string
+---@return qhost.Out
+function Out:text(text) end
+
+--- A value as JSON, its keys sorted.
+---@param value any
+---@return qhost.Out
+function Out:json(value) end
+
+-- JSON -----------------------------------------------------------------------------------------------
+
+qh.json = {}
+
+--- JSON null; a value of its own, as nil cannot be in a table.
+qh.json.null = nil
+
+--- The value of a JSON text. Objects remember the order of their keys, and empty lists that they are lists.
+---@param text string
+---@return any value
+---@return string? message  names line and column
+---@return string? status
+function qh.json.decode(text) end
+
+--- The JSON text of a value. Keys come in the order in which they were read, others sorted; a table with
+--- [1] is a list, an empty one an object unless qh.json.array made it. Raises for what JSON cannot say.
+---@param value any
+---@param opts? { sort?: boolean }  sort: all keys sorted
+---@return string
+function qh.json.encode(value, opts) end
+
+--- Mark a table as a list, so that it stays one when it is empty.
+---@param t? table
+---@return table
+function qh.json.array(t) end
+
+--- Mark a table as an object, with the order of its keys.
+---@param t? table
+---@param keys? string[]
+---@return table
+function qh.json.object(t, keys) end
+
+-- The rest -------------------------------------------------------------------------------------------
+
+qh.url = {}
+
+--- Encode all but unreserved characters as %XX.
+---@param s string
+---@return string
+function qh.url.encode(s) end
+
+--- Decode %XX.
+---@param s string
+---@return string
+function qh.url.decode(s) end
+
+--- "a=1&b=x+y" as a table; of a repeated name the last.
+---@param query string
+---@return table<string, string>
+function qh.url.decode_query(query) end
+
+qh.log = {}
+
+--- Log an event: a name and fields, as one line.
+---@param event string  a word, such as "order.placed"
+---@param fields? table<string, any>
+function qh.log.debug(event, fields) end
+
+--- Log an event.
+---@param event string
+---@param fields? table<string, any>
+function qh.log.info(event, fields) end
+
+--- Log an event.
+---@param event string
+---@param fields? table<string, any>
+function qh.log.warn(event, fields) end
+
+--- Log an event.
+---@param event string
+---@param fields? table<string, any>
+function qh.log.error(event, fields) end
+
+--- A variable of the server's environment.
+---@param name string
+---@param default? string
+---@return string?
+function qh.env(name, default) end
+
+--- Seconds since 1970, with a fraction.
+---@return number
+function qh.time() end
+
+--- Seconds of a clock that never jumps.
+---@return number
+function qh.clock() end
+
+--- Wait so many seconds (waits).
+---@param seconds number
+function qh.sleep(seconds) end
+
+return qh
