@@ -1,0 +1,44 @@
+/* cmd_serve.c - qhost serve */
+#include "base/log.h"
+#include "cli/cmd.h"
+#include "cli/opts.h"
+#include "host/host.h"
+#include <stdlib.h>
+
+int qh_cmd_serve(int argc, char **argv)
+{
+    qh_opt_list models = {.n = 0};
+    int kv_mb = 0;
+    qh_host_options o = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30, .api_key = getenv("QHOST_API_KEY"),
+                         .load = {.device = {.device = "auto", .isa = "auto"}}};
+    const qh_opt opts[] = {
+        {"port", 'p', QH_OPT_INT, &o.port, 0, 65535, "N", "port to listen on; 0: a free one; default 8080"},
+        {"host", 0, QH_OPT_TEXT, &o.host, 0, 0, "A", "address to listen on; default 127.0.0.1"},
+        {"api-key", 0, QH_OPT_TEXT, &o.api_key, 0, 0, "KEY", "ask for it in every request but /health; also $QHOST_API_KEY"},
+        {"insecure", 0, QH_OPT_FLAG, &o.is_insecure, 0, 0, NULL, "off loopback, serve without a key"},
+        {"model", 'm', QH_OPT_LIST, &models, 0, 0, "M", "[NAME=]MODEL: what the app's model NAME stands for; without NAME,\nevery name that no other --model gives. May be repeated"},
+        {"ctx", 'c', QH_OPT_INT, &o.load.n_ctx, 0, 262144, "N", "context in tokens; 0: the model's, as far as memory allows"},
+        {"kv-memory", 0, QH_OPT_INT, &kv_mb, 0, 1 << 24, "MB", "KV cache of a model; 0: four contexts, at most 1024 MB"},
+        {"max-seqs", 0, QH_OPT_INT, &o.load.max_seqs, 0, 1024, "N", "sequences at work at once; default 64"},
+        {"max-queued", 0, QH_OPT_INT, &o.load.max_queued, 0, 100000, "N", "requests waiting; one more gets 429; default 256"},
+        {"threads", 't', QH_OPT_INT, &o.load.device.n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
+        {"device", 0, QH_OPT_TEXT, &o.load.device.device, 0, 0, "NAME", "auto or cpu"},
+        {"isa", 0, QH_OPT_TEXT, &o.load.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},
+        {"no-prefix-cache", 0, QH_OPT_FLAG, &o.load.no_prefix_cache, 0, 0, NULL, "compute every prompt from its start"},
+        {"drain", 0, QH_OPT_INT, &o.drain_seconds, 0, 86400, "S", "after SIGTERM, finish requests for so long; default 30"},
+        {"dev", 0, QH_OPT_FLAG, &o.is_dev, 0, 0, NULL, "tracebacks of script errors in replies"},
+        {0}};
+    const qh_opt_spec spec = {
+        "qhost serve APP.lua [options]",
+        "Serve an app. Saving one of its files swaps it for new requests; a file that does not load leaves\n"
+        "the old one serving. SIGTERM or Ctrl-C finishes the requests at work; a second one stops at once.", opts, 1, 1};
+    const char *args[argc];
+    int n_args, rc = qh_opts_parse(&spec, argc, argv, args, &n_args);
+    if (rc >= 0) return rc;
+    o.app_path = args[0];
+    o.models = models.items;
+    o.n_models = models.n;
+    o.load.kv_bytes = (int64_t)kv_mb * 1000000;
+    qh_err err = {0};
+    return qh_host_run(&o, &err) ? qh_cmd_fail(&err) : QH_EXIT_OK;
+}
