@@ -1,0 +1,275 @@
+/* attention: softmax(q k) v over paged keys and values, grouped query heads
+ *
+ * The unit of work is one page for 16 queries, a query being (row, head of the KV head's group): scores,
+ * their maximum m, p = 2^(s - m) (q carries log2 e), sum l, and o = p v. Pages are folded into a total in
+ * order. A sequence with few queries has a warp a page, and a second kernel folds; with many, a warp
+ * takes 16 queries along all pages and folds as it goes. Both run the same arithmetic, so a row has the
+ * same bits in a decode step, in a prompt and in any batch.
+ *
+ * Shapes    q [n_rows, n_heads, padded] bf16; pages {K [64, padded], V [padded, 64]} bf16; out [n_rows,
+ *           ld_out] bf16, columns head * head_dim + d; states [n_kv_heads, max_states, padded + 2] float.
+ * Launch    small: grid (n_small, n_kv_heads), one warp. merge: grid (n_merges, n_kv_heads, most queries),
+ *           padded threads. large: grid (n_large, n_kv_heads), 4 warps that share pages through L1.
+ *           No operand passes shared memory: V is stored transposed and score columns are dealt to keys
+ *           such that every fragment is a 16-byte load.
+ * Traffic   small: 256*padded bytes a page, states 4*padded a query and page out and in. large: pages once
+ *           per 4 warps from L2, 16 queries' worth of products a load.
+ * Numerics  float scores, p rounded to bf16 before it is summed and multiplied, float folds.
+ * Oracle    qh_ref_attention over the same bf16 values, |err| <= 2^-7 * max|v|; tests/gpu/kernels_test.c */
+#include "kernels/cuda/kv.cuh"
+#include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/ops.h"
+
+enum { LARGE_WARPS = 4 };
+
+static __device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* How total (m) and part (mt) are weighted when folded; m becomes the common maximum. */
+static __device__ __forceinline__ void fold_weights(float &m, float mt, float &a, float &b)
+{
+    const float both = fmaxf(m, mt);
+    a = both == -INFINITY ? 1.0f : exp2_fast(m - both);
+    b = both == -INFINITY ? 0.0f : exp2_fast(mt - both);
+    m = both;
+}
+
+static __device__ __forceinline__ float fold(float total, float a, float part, float b)
+{
+    return __fmaf_rn(total, a, __fmul_rn(part, b));
+}
+
+/* The 16 queries of a warp; lane 4g + t deals with rows g and g + 8 of the fragments. */
+template <int HD>
+struct queries {
+    uint32_t q[HD / 16][4];
+    int row[2], head[2], position[2];   /* row -1: none */
+
+    __device__ __forceinline__ void load(const qh_attn_args &a, const qh_attn_seq &s, int kv_head, int first)
+    {
+        const int group = a.n_heads / a.kv.n_kv_heads, n = s.n_rows * group, lane = threadIdx.x % 32;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int i = first + lane / 4 + 8 * h;
+            row[h] = i < n ? s.first_row + i / group : -1;
+            head[h] = kv_head * group + i % group;
+            position[h] = i < n ? s.n_past + i / group : -1;
+            const qh_bf16 *src = a.q + ((size_t)max(row[h], 0) * a.n_heads + head[h]) * HD + 8 * (lane % 4);
+#pragma unroll
+            for (int c = 0; c < HD / 32; c++) {
+                const uint4 v = i < n ? *(const uint4 *)(src + 32 * c) : make_uint4(0, 0, 0, 0);
+                q[2 * c][h] = v.x, q[2 * c][2 + h] = v.y;
+                q[2 * c + 1][h] = v.z, q[2 * c + 1][2 + h] = v.w;
+            }
+        }
+    }
+};
+
+/* Probabilities of a page as A fragments: word [h][n] holds keys 32*(n/4) + 8t + 2*(n%4) + {0, 1}. */
+struct page_scores {
+    uint32_t p[2][8];
+    float m[2], l[2];
+};
+
+template <int HD>
+static __device__ __forceinline__ void score_page(page_scores &out, const queries<HD> &q, const __nv_bfloat16 *keys,
+                                                  int first_key)
+{
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    float s[8][4] = {};
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const int key = 32 * (n / 4) + 8 * (g / 2) + 2 * (n % 4) + g % 2;
+#pragma unroll
+        for (int c = 0; c < HD / 32; c++) {
+            const uint4 b = *(const uint4 *)(keys + key * HD + 32 * c + 8 * t);
+            mma_bf16(s[n], q.q[2 * c], b.x, b.y);
+            mma_bf16(s[n], q.q[2 * c + 1], b.z, b.w);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float m = -INFINITY, l = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int key = first_key + 32 * (n / 4) + 8 * t + 2 * (n % 4) + e;
+                float &v = s[n][2 * h + e];
+                if (key > q.position[h]) v = -INFINITY;
+                m = fmaxf(m, v);
+            }
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
+        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
+        const float from = m == -INFINITY ? 0.0f : m;       /* all masked: every p is 2^-inf = 0 */
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            const __nv_bfloat162 p = __floats2bfloat162_rn(exp2_fast(s[n][2 * h] - from), exp2_fast(s[n][2 * h + 1] - from));
+            l += __low2float(p) + __high2float(p);
+            out.p[h][n] = *(const uint32_t *)&p;
+        }
+        l += __shfl_xor_sync(~0u, l, 1);
+        l += __shfl_xor_sync(~0u, l, 2);
+        out.m[h] = m;
+        out.l[h] = l;
+    }
+}
+
+/* Keep the first n of the eight keys that a lane's 16 bytes of V hold: what lies in a page behind the
+ * sequence's end may be anything, and 0 * NaN is not 0. */
+static __device__ __forceinline__ void keep_keys(uint4 &v, int n)
+{
+    uint32_t *w = (uint32_t *)&v;
+#pragma unroll
+    for (int i = 0; i < 4; i++) w[i] &= (2 * i < n ? 0xffffu : 0u) | (2 * i + 1 < n ? 0xffff0000u : 0u);
+}
+
+/* o = p v for columns 8*nd .. 8*nd + 7. */
+template <int HD>
+static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scores &s, const __nv_bfloat16 *values,
+                                                  int nd, int n_keys)
+{
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    o[0] = o[1] = o[2] = o[3] = 0;
+#pragma unroll
+    for (int b = 0; b < 2; b++) {
+        uint4 v = *(const uint4 *)(values + (8 * nd + g) * KV_PAGE_TOKENS + 32 * b + 8 * t);
+        if (n_keys < KV_PAGE_TOKENS) keep_keys(v, n_keys - 32 * b - 8 * t);
+        const uint32_t first[4] = {s.p[0][4 * b], s.p[1][4 * b], s.p[0][4 * b + 1], s.p[1][4 * b + 1]};
+        const uint32_t second[4] = {s.p[0][4 * b + 2], s.p[1][4 * b + 2], s.p[0][4 * b + 3], s.p[1][4 * b + 3]};
+        mma_bf16(o, first, v.x, v.y);
+        mma_bf16(o, second, v.z, v.w);
+    }
+}
+
+template <int HD>
+static __global__ __launch_bounds__(32)
+void attend_small(qh_attn_args a)
+{
+    const qh_attn_small item = a.small[blockIdx.x];
+    const qh_attn_seq seq = a.seqs[item.seq];
+    const int lane = threadIdx.x, t = lane % 4, kv_head = blockIdx.y;
+    const __nv_bfloat16 *keys = kv_keys(a.kv, a.pages[seq.first_page + item.page], kv_head);
+    const __nv_bfloat16 *values = keys + KV_PAGE_TOKENS * HD;
+    queries<HD> q;
+    q.load(a, seq, kv_head, 0);
+    page_scores s;
+    score_page<HD>(s, q, keys, item.page * KV_PAGE_TOKENS);
+
+    float *states = a.states + ((size_t)kv_head * a.max_states + item.state) * (HD + 2);
+    const int n_keys = seq.n_past + seq.n_rows - item.page * KV_PAGE_TOKENS;
+    float *out[2] = {states + lane / 4 * (HD + 2), states + (lane / 4 + 8) * (HD + 2)};
+#pragma unroll 4
+    for (int nd = 0; nd < HD / 8; nd++) {
+        float o[4];
+        mix_values<HD>(o, s, values, nd, n_keys);
+        for (int h = 0; h < 2; h++)
+            if (q.row[h] >= 0) *(float2 *)(out[h] + 8 * nd + 2 * t) = make_float2(o[2 * h], o[2 * h + 1]);
+    }
+    for (int h = 0; h < 2; h++)
+        if (q.row[h] >= 0 && t == 0) *(float2 *)(out[h] + HD) = make_float2(s.m[h], s.l[h]);
+}
+
+template <int HD>
+static __global__ __launch_bounds__(HD)
+void merge_small(qh_attn_args a)
+{
+    const qh_attn_merge item = a.merges[blockIdx.x];
+    const qh_attn_seq seq = a.seqs[item.seq];
+    const int group = a.n_heads / a.kv.n_kv_heads, n = seq.n_rows * group, i = blockIdx.z, d = threadIdx.x;
+    if (i >= n) return;
+    const float *state = a.states + ((size_t)blockIdx.y * a.max_states + item.state + i) * (HD + 2);
+    float m = -INFINITY, l = 0, o = 0;
+    for (int p = 0; p < item.n_pages; p++, state += (size_t)n * (HD + 2)) {
+        const float2 ml = *(const float2 *)(state + HD);
+        float wa, wb;
+        fold_weights(m, ml.x, wa, wb);
+        l = fold(l, wa, ml.y, wb);
+        o = fold(o, wa, state[d], wb);
+    }
+    const int head = blockIdx.y * group + i % group;
+    if (d < a.kv.head_dim)
+        ((__nv_bfloat16 *)a.out)[(size_t)(seq.first_row + i / group) * a.ld_out + head * a.kv.head_dim + d] =
+            __float2bfloat16_rn(o / l);
+}
+
+template <int HD>
+static __global__ __launch_bounds__(LARGE_WARPS * 32)
+void attend_large(qh_attn_args a)
+{
+    const qh_attn_large item = a.large[blockIdx.x];
+    const qh_attn_seq seq = a.seqs[item.seq];
+    const int lane = threadIdx.x % 32, t = lane % 4, kv_head = blockIdx.y, group = a.n_heads / a.kv.n_kv_heads;
+    const int first = item.query + threadIdx.x / 32 * QH_ATTN_QUERIES;
+    if (first >= seq.n_rows * group) return;
+    queries<HD> q;
+    q.load(a, seq, kv_head, first);
+    float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0};
+    const int last_row = min(seq.n_rows - 1, (first + QH_ATTN_QUERIES - 1) / group);
+    const int n_pages = (seq.n_past + last_row) / KV_PAGE_TOKENS + 1, n_keys = seq.n_past + seq.n_rows;
+    for (int p = 0; p < n_pages; p++) {
+        const __nv_bfloat16 *keys = kv_keys(a.kv, a.pages[seq.first_page + p], kv_head);
+        const __nv_bfloat16 *values = keys + KV_PAGE_TOKENS * HD;
+        page_scores s;
+        score_page<HD>(s, q, keys, p * KV_PAGE_TOKENS);
+        float wa[2], wb[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            fold_weights(m[h], s.m[h], wa[h], wb[h]);
+            l[h] = fold(l[h], wa[h], s.l[h], wb[h]);
+        }
+#pragma unroll
+        for (int nd = 0; nd < HD / 8; nd++) {
+            float part[4];
+            mix_values<HD>(part, s, values, nd, n_keys - p * KV_PAGE_TOKENS);
+#pragma unroll
+            for (int e = 0; e < 4; e++) o[nd][e] = fold(o[nd][e], wa[e / 2], part[e], wb[e / 2]);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        if (q.row[h] < 0) continue;
+        __nv_bfloat16 *out = (__nv_bfloat16 *)a.out + (size_t)q.row[h] * a.ld_out + q.head[h] * a.kv.head_dim;
+#pragma unroll
+        for (int nd = 0; nd < HD / 8; nd++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int d = 8 * nd + 2 * t + e;
+                if (d < a.kv.head_dim) out[d] = __float2bfloat16_rn(o[nd][2 * h + e] / l[h]);
+            }
+    }
+}
+
+template <int HD>
+static cudaError_t launch(const qh_attn_args &a, cudaStream_t stream)
+{
+    const int n_kv = a.kv.n_kv_heads;
+    if (a.n_large) attend_large<HD><<<dim3(a.n_large, n_kv), LARGE_WARPS * 32, 0, stream>>>(a);
+    if (a.n_small) attend_small<HD><<<dim3(a.n_small, n_kv), 32, 0, stream>>>(a);
+    if (a.n_small) merge_small<HD><<<dim3(a.n_merges, n_kv, a.max_merge_queries), HD, 0, stream>>>(a);
+    return cudaGetLastError();
+}
+
+int qh_cuda_padded_head(int head_dim)
+{
+    const int sizes[] = {32, 64, 96, 128, 256};
+    for (int i = 0; i < 5; i++)
+        if (head_dim <= sizes[i]) return sizes[i];
+    return 0;
+}
+
+cudaError_t qh_cuda_attention(const qh_attn_args *a, cudaStream_t stream)
+{
+    switch (a->kv.padded) {
+    case 32: return launch<32>(*a, stream);
+    case 64: return launch<64>(*a, stream);
+    case 96: return launch<96>(*a, stream);
+    case 128: return launch<128>(*a, stream);
+    case 256: return launch<256>(*a, stream);
+    }
+    return cudaErrorInvalidValue;
+}

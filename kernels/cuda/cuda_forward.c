@@ -1,0 +1,344 @@
+/* cuda_forward.c - see cuda_forward.h
+ *
+ * The host describes a step in one pinned block of ints, copied in one go: rows, sequences, their pages,
+ * and the attention work. A layer is nine launches. */
+#include "kernels/cuda/cuda_forward.h"
+#include "base/mem.h"
+#include "kernels/cuda/lost.h"
+#include <string.h>
+
+enum { ALIGN = 256, LARGE_QUERIES = 4 * QH_ATTN_QUERIES };
+
+static const double log2_e = 1.4426950408889634;
+
+/* Device memory of a step, all of one allocation. */
+typedef struct {
+    float *x;                       /* [max_rows][dim] the residual stream */
+    qh_bf16 *normed, *mix, *h;      /* [max_rows][padded] norm(x); attention's output; silu(gate) * up */
+    float *qkv;                     /* [max_rows][q_dim + 2 * kv_dim] */
+    qh_bf16 *q;                     /* [max_rows][n_heads][padded head_dim] */
+    float *cos_sin;                 /* [max_rows][rope_dim] */
+    float *states;                  /* [n_kv_heads][max_states][padded head_dim + 2] */
+    float *logits;                  /* [max_outputs][n_vocab] */
+    int *step;                      /* [max_step_ints] the description's copy */
+} scratch;
+
+struct qh_cuda_forward {
+    const qh_cuda_model *m;
+    qh_backend_limits limits;
+    qh_kv kv;
+    cudaStream_t stream;
+    scratch s;
+    uint8_t *memory;
+    int *step_host;                 /* pinned, [max_step_ints] */
+    float *logits_host;             /* pinned, [max_outputs][n_vocab] */
+    int max_items, max_states;
+};
+
+/* A step's description: arrays in step_host and the same places on the device. */
+typedef struct {
+    int *tokens, *positions, *pages_of_rows, *output_rows, *pages;
+    qh_attn_seq *seqs;
+    qh_attn_small *small;
+    qh_attn_merge *merges;
+    qh_attn_large *large;
+    int n_small, n_merges, n_large, n_states, max_merge_queries;
+} description;
+
+/* ---- Memory ---- */
+
+static int n_group(const qh_desc *d) { return d->n_heads / d->n_kv_heads; }
+static int qkv_dim(const qh_desc *d) { return qh_desc_q_dim(d) + 2 * qh_desc_kv_dim(d); }
+static int pages_of(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
+
+/* Small attention items of a step: what a step of all sequences at full length or all pages could use.
+ * When shared pages make it more, sequences are worked on as large items, with the same result. */
+static int max_items(const qh_backend_limits *l)
+{
+    const int64_t most = (int64_t)l->max_seqs * pages_of(l->max_context);
+    return most < l->n_pages ? (int)most : l->n_pages;
+}
+
+static int max_states(const qh_desc *d, const qh_backend_limits *l)
+{
+    return n_group(d) <= QH_ATTN_QUERIES ? max_items(l) * n_group(d) : 1;
+}
+
+static size_t max_step_ints(const qh_desc *d, const qh_backend_limits *l)
+{
+    const size_t rows = (size_t)l->max_rows, seqs = (size_t)l->max_seqs, n_arrays = 9, int4s = 4;
+    const size_t large = rows * (size_t)n_group(d) / LARGE_QUERIES + seqs;
+    return 3 * rows + (size_t)l->max_outputs + seqs * (size_t)pages_of(l->max_context) +
+           seqs * sizeof(qh_attn_seq) / sizeof(int) + (size_t)max_items(l) * sizeof(qh_attn_small) / sizeof(int) +
+           seqs * sizeof(qh_attn_merge) / sizeof(int) + large * sizeof(qh_attn_large) / sizeof(int) + n_arrays * int4s;
+}
+
+static void *place(uint8_t *base, size_t *at, size_t len_bytes)
+{
+    uint8_t *p = base ? base + *at : NULL;
+    *at += (len_bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return p;
+}
+
+/* Give every array its place; with base NULL, only count. */
+static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_backend_limits *l)
+{
+    const size_t rows = (size_t)l->max_rows, padded = (size_t)qh_cuda_padded_head(d->head_dim);
+    size_t at = 0;
+    s->x = place(base, &at, rows * (size_t)d->dim * sizeof(float));
+    s->normed = place(base, &at, rows * (size_t)qh_padded_dim(d->dim) * sizeof(qh_bf16));
+    s->mix = place(base, &at, rows * (size_t)qh_padded_dim(qh_desc_q_dim(d)) * sizeof(qh_bf16));
+    s->h = place(base, &at, rows * (size_t)qh_padded_dim(d->ffn_dim) * sizeof(qh_bf16));
+    s->qkv = place(base, &at, rows * (size_t)qkv_dim(d) * sizeof(float));
+    s->q = place(base, &at, rows * (size_t)d->n_heads * padded * sizeof(qh_bf16));
+    s->cos_sin = place(base, &at, rows * (size_t)d->rope_dim * sizeof(float));
+    s->states = place(base, &at, (size_t)d->n_kv_heads * (size_t)max_states(d, l) * (padded + 2) * sizeof(float));
+    s->logits = place(base, &at, (size_t)l->max_outputs * (size_t)d->n_vocab * sizeof(float));
+    s->step = place(base, &at, max_step_ints(d, l) * sizeof(int));
+    return at;
+}
+
+uint64_t qh_cuda_forward_page_bytes(const qh_desc *d)
+{
+    const uint64_t padded = (uint64_t)qh_cuda_padded_head(d->head_dim);
+    return (uint64_t)d->n_layers * (uint64_t)d->n_kv_heads * 2 * QH_PAGE_TOKENS * padded * sizeof(qh_bf16);
+}
+
+uint64_t qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits)
+{
+    scratch s;
+    return place_all(&s, NULL, d, limits);
+}
+
+static qh_status take_memory(qh_cuda_forward *f, qh_err *err)
+{
+    const qh_desc *d = &f->m->desc;
+    const size_t bytes = qh_cuda_forward_scratch_bytes(d, &f->limits);
+    cudaError_t e = cudaMalloc((void **)&f->memory, bytes);
+    /* Padding beyond a row's end stays zero: nobody writes it. */
+    if (!e) e = cudaMemsetAsync(f->memory, 0, bytes, f->stream);
+    if (e) return qh_cuda_status(e, "taking memory for activations", err);
+    place_all(&f->s, f->memory, d, &f->limits);
+    e = cudaMallocHost((void **)&f->step_host, max_step_ints(d, &f->limits) * sizeof(int));
+    if (!e) e = cudaMallocHost((void **)&f->logits_host, (size_t)f->limits.max_outputs * (size_t)d->n_vocab * sizeof(float));
+    return qh_cuda_status(e, "pinning host memory for logits", err);
+}
+
+qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m, const qh_backend_limits *limits,
+                              uint8_t *pages, cudaStream_t stream, qh_err *err)
+{
+    const qh_desc *d = &m->desc;
+    qh_cuda_forward *f = qh_new0(qh_cuda_forward);
+    *out = NULL;
+    f->m = m;
+    f->limits = *limits;
+    f->stream = stream;
+    f->max_items = max_items(limits);
+    f->max_states = max_states(d, limits);
+    f->kv = (qh_kv){.base = pages,
+                    .page_bytes = qh_cuda_forward_page_bytes(d),
+                    .n_kv_heads = d->n_kv_heads,
+                    .head_dim = d->head_dim,
+                    .padded = qh_cuda_padded_head(d->head_dim)};
+    qh_status st = take_memory(f, err);
+    if (st) {
+        qh_cuda_forward_free(f);
+        return st;
+    }
+    *out = f;
+    return QH_OK;
+}
+
+void qh_cuda_forward_free(qh_cuda_forward *f)
+{
+    if (!f) return;
+    cudaFree(f->memory);
+    cudaFreeHost(f->step_host);
+    cudaFreeHost(f->logits_host);
+    qh_free(f);
+}
+
+/* ---- Describing a step ---- */
+
+/* The next n ints of the block, 16-byte aligned. */
+static void *take_ints(int **at, size_t n)
+{
+    int *p = *at;
+    *at += (n + 3) / 4 * 4;
+    return p;
+}
+
+static bool describe_small(const qh_cuda_forward *f, description *d, const qh_step_seq *seq, int index)
+{
+    const int n = seq->n_rows * n_group(&f->m->desc), n_pages = pages_of(seq->n_past + seq->n_rows);
+    if (n > QH_ATTN_QUERIES || n_pages > f->max_items - d->n_small || n_pages > (f->max_states - d->n_states) / n)
+        return false;
+    d->merges[d->n_merges++] = (qh_attn_merge){.seq = index, .n_pages = n_pages, .state = d->n_states};
+    for (int p = 0; p < n_pages; p++, d->n_states += n)
+        d->small[d->n_small++] = (qh_attn_small){.seq = index, .page = p, .state = d->n_states};
+    if (n > d->max_merge_queries) d->max_merge_queries = n;
+    return true;
+}
+
+static void describe_large(const qh_cuda_forward *f, description *d, const qh_step_seq *seq, int index)
+{
+    for (int q = 0; q < seq->n_rows * n_group(&f->m->desc); q += LARGE_QUERIES)
+        d->large[d->n_large++] = (qh_attn_large){.seq = index, .query = q};
+}
+
+static void describe_rows(description *d, const qh_step *step)
+{
+    for (int s = 0; s < step->n_seqs; s++) {
+        const qh_step_seq *seq = &step->seqs[s];
+        for (int i = 0; i < seq->n_rows; i++) {
+            const int row = seq->first_row + i, position = seq->n_past + i;
+            d->tokens[row] = step->tokens[row];
+            d->positions[row] = position;
+            d->pages_of_rows[row] = seq->pages[position / QH_PAGE_TOKENS];
+        }
+    }
+    for (int i = 0; i < step->n_outputs; i++) d->output_rows[i] = step->output_rows[i];
+}
+
+/* Lists of known length come first; those that grow follow at their limits. Returns the ints used. */
+static size_t describe(const qh_cuda_forward *f, description *d, const qh_step *step)
+{
+    const size_t rows = (size_t)step->n_rows, seqs = (size_t)step->n_seqs, int_bytes = sizeof(int);
+    int *at = f->step_host;
+    *d = (description){0};
+    d->tokens = take_ints(&at, rows);
+    d->positions = take_ints(&at, rows);
+    d->pages_of_rows = take_ints(&at, rows);
+    d->output_rows = take_ints(&at, (size_t)step->n_outputs);
+    d->seqs = take_ints(&at, seqs * sizeof *d->seqs / int_bytes);
+    d->merges = take_ints(&at, seqs * sizeof *d->merges / int_bytes);
+    d->large = take_ints(&at, (rows * (size_t)n_group(&f->m->desc) / LARGE_QUERIES + seqs) * sizeof *d->large / int_bytes);
+    d->pages = at;
+    int n_pages = 0;
+    for (int s = 0; s < step->n_seqs; s++) {
+        const qh_step_seq *seq = &step->seqs[s];
+        const int n = pages_of(seq->n_past + seq->n_rows);
+        d->seqs[s] = (qh_attn_seq){seq->first_row, seq->n_rows, seq->n_past, n_pages};
+        memcpy(d->pages + n_pages, seq->pages, (size_t)n * int_bytes);
+        n_pages += n;
+    }
+    take_ints(&at, (size_t)n_pages);
+    d->small = (qh_attn_small *)at;
+    for (int s = 0; s < step->n_seqs; s++)
+        if (!describe_small(f, d, &step->seqs[s], s)) describe_large(f, d, &step->seqs[s], s);
+    take_ints(&at, (size_t)d->n_small * sizeof *d->small / int_bytes);
+    describe_rows(d, step);
+    return (size_t)(at - f->step_host);
+}
+
+/* ---- Launching ---- */
+
+/* Where an array of the description lies on the device. */
+static const void *on_device(const qh_cuda_forward *f, const void *host)
+{
+    return f->s.step + ((const int *)host - f->step_host);
+}
+
+/* The first failure of a run of launches, and at what. */
+typedef struct {
+    cudaError_t e;
+    const char *doing;
+} progress;
+
+static void note(progress *p, cudaError_t e, const char *doing)
+{
+    if (p->e == cudaSuccess && e != cudaSuccess) *p = (progress){e, doing};
+}
+
+static void project(const qh_cuda_forward *f, progress *p, float *y, int64_t ldy, const qh_tiles *w, const qh_bf16 *x,
+                    int n_rows, qh_epilogue epilogue, const char *doing)
+{
+    note(p, qh_cuda_matmul(y, ldy, w, x, n_rows, epilogue, f->stream), doing);
+}
+
+static void attend(const qh_cuda_forward *f, progress *p, const description *s, int layer, int n_rows)
+{
+    const qh_desc *d = &f->m->desc;
+    const qh_cuda_layer *l = &f->m->layers[layer];
+    qh_kv kv = f->kv;
+    kv.layer = layer;
+    const qh_heads_args heads = {.kv = kv,
+                                 .n_heads = d->n_heads,
+                                 .rope_dim = d->rope_dim,
+                                 .is_interleaved = d->rope_kind == QH_ROPE_INTERLEAVED,
+                                 .qkv = f->s.qkv,
+                                 .bias = l->qkv_bias,
+                                 .q_norm = l->q_norm,
+                                 .k_norm = l->k_norm,
+                                 .eps = d->norm_eps,
+                                 .q_scale = (float)(d->attn_scale * log2_e),
+                                 .cos_sin = f->s.cos_sin,
+                                 .positions = on_device(f, s->positions),
+                                 .pages = on_device(f, s->pages_of_rows),
+                                 .q = f->s.q,
+                                 .n_rows = n_rows};
+    const qh_attn_args attn = {.kv = kv,
+                               .n_heads = d->n_heads,
+                               .q = f->s.q,
+                               .out = f->s.mix,
+                               .ld_out = qh_padded_dim(qh_desc_q_dim(d)),
+                               .seqs = on_device(f, s->seqs),
+                               .pages = on_device(f, s->pages),
+                               .small = on_device(f, s->small),
+                               .merges = on_device(f, s->merges),
+                               .large = on_device(f, s->large),
+                               .n_small = s->n_small,
+                               .n_merges = s->n_merges,
+                               .n_large = s->n_large,
+                               .states = f->s.states,
+                               .max_states = f->max_states,
+                               .max_merge_queries = s->max_merge_queries};
+    note(p, qh_cuda_heads(&heads, f->stream), "rotating heads");
+    note(p, qh_cuda_attention(&attn, f->stream), "attending");
+}
+
+static void run_layer(const qh_cuda_forward *f, progress *p, const description *s, int layer, int n_rows)
+{
+    const qh_desc *d = &f->m->desc;
+    const qh_cuda_layer *l = &f->m->layers[layer];
+    const scratch *m = &f->s;
+    const int q = qh_desc_q_dim(d), kv = qh_desc_kv_dim(d), ld = qkv_dim(d);
+    note(p, qh_cuda_rms_norm(m->normed, m->x, l->attn_norm, NULL, n_rows, d->dim, d->norm_eps, f->stream), "norming");
+    project(f, p, m->qkv, ld, &l->wq, m->normed, n_rows, QH_EPILOGUE_STORE, "projecting queries");
+    project(f, p, m->qkv + q, ld, &l->wk, m->normed, n_rows, QH_EPILOGUE_STORE, "projecting keys");
+    project(f, p, m->qkv + q + kv, ld, &l->wv, m->normed, n_rows, QH_EPILOGUE_STORE, "projecting values");
+    attend(f, p, s, layer, n_rows);
+    project(f, p, m->x, d->dim, &l->wo, m->mix, n_rows, QH_EPILOGUE_ADD, "projecting attention");
+    note(p, qh_cuda_rms_norm(m->normed, m->x, l->ffn_norm, NULL, n_rows, d->dim, d->norm_eps, f->stream), "norming");
+    note(p, qh_cuda_matmul(m->h, qh_padded_dim(d->ffn_dim), &l->gate_up, m->normed, n_rows, QH_EPILOGUE_SILU_MUL,
+                           f->stream), "projecting gate and up");
+    project(f, p, m->x, d->dim, &l->down, m->h, n_rows, QH_EPILOGUE_ADD, "projecting down");
+}
+
+static void run_head(const qh_cuda_forward *f, progress *p, const description *s, int n_outputs)
+{
+    const qh_desc *d = &f->m->desc;
+    const scratch *m = &f->s;
+    note(p, qh_cuda_rms_norm(m->normed, m->x, f->m->out_norm, on_device(f, s->output_rows), n_outputs, d->dim,
+                             d->norm_eps, f->stream), "norming");
+    project(f, p, m->logits, d->n_vocab, &f->m->head, m->normed, n_outputs, QH_EPILOGUE_STORE, "computing logits");
+    note(p, cudaMemcpyAsync(f->logits_host, m->logits, (size_t)n_outputs * (size_t)d->n_vocab * sizeof(float),
+                            cudaMemcpyDeviceToHost, f->stream), "fetching logits");
+}
+
+qh_status qh_cuda_forward_start(qh_cuda_forward *f, const qh_step *step, qh_err *err)
+{
+    const qh_desc *d = &f->m->desc;
+    description s;
+    progress p = {cudaSuccess, NULL};
+    const size_t n = describe(f, &s, step);
+    note(&p, cudaMemcpyAsync(f->s.step, f->step_host, n * sizeof(int), cudaMemcpyHostToDevice, f->stream), "sending a step");
+    note(&p, qh_cuda_rope_table(f->s.cos_sin, f->m->rope_freqs, on_device(f, s.positions), step->n_rows, d->rope_dim / 2,
+                                f->m->rope_magnitude, f->stream), "computing angles");
+    note(&p, qh_cuda_embed(f->s.x, &f->m->embed, on_device(f, s.tokens), step->n_rows, f->stream), "embedding");
+    for (int i = 0; i < d->n_layers; i++) run_layer(f, &p, &s, i, step->n_rows);
+    if (step->n_outputs) run_head(f, &p, &s, step->n_outputs);
+    return qh_cuda_status(p.e, p.doing, err);
+}
+
+const float *qh_cuda_forward_logits(const qh_cuda_forward *f) { return f->logits_host; }

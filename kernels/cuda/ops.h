@@ -1,0 +1,131 @@
+/* ops.h - launchers of the kernels, one .cu file each.
+ *
+ * A launcher works on the stream that it is given, does nothing for zero rows, checks its launch and
+ * never synchronizes. lost.h turns its result into a status. Pointers are device pointers.
+ * Rows of bf16 activations are padded to whole units with zeros: see qh_padded_dim.
+ * Thread: any that has selected the device. */
+#pragma once
+#include "kernels/cuda/tile.h"
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef uint16_t qh_bf16;
+
+static inline int qh_padded_dim(int dim) { return (dim + QH_UNIT_DIM - 1) / QH_UNIT_DIM * QH_UNIT_DIM; }
+
+/* ---- pack.cu ---- */
+
+typedef struct {
+    qh_tile tile;
+    int dtype[2];                   /* qh_dtype of the sources of rows g and g + 8 of a row tile */
+    const uint8_t *src[2];          /* both at row first_tile * tile_rows */
+    size_t row_bytes[2];
+    int tile_rows;                  /* source rows a tile takes: 16, or 8 of each of two sources */
+    int n_rows, dim;                /* of a source, all of it */
+    int first_tile, n_tiles, n_units;
+    uint8_t *dst;                   /* of the whole matrix */
+} qh_pack_args;
+cudaError_t qh_cuda_pack(const qh_pack_args *a, cudaStream_t stream);
+
+/* ---- embed.cu ---- */
+
+/* x[row] = row tokens[row] of the table */
+cudaError_t qh_cuda_embed(float *x, const qh_tiles *table, const int *tokens, int n_rows, cudaStream_t stream);
+
+/* ---- rms_norm.cu ---- */
+
+/* y[i] = bf16(norm of x[rows ? rows[i] : i]), i < n_rows; y has rows of qh_padded_dim(dim) */
+cudaError_t qh_cuda_rms_norm(qh_bf16 *y, const float *x, const float *w, const int *rows, int n_rows, int dim,
+                             float eps, cudaStream_t stream);
+
+/* ---- matmul.cu ---- */
+
+typedef enum {
+    QH_EPILOGUE_STORE,              /* float y = product */
+    QH_EPILOGUE_ADD,                /* float y += product */
+    QH_EPILOGUE_SILU_MUL            /* bf16 y = silu(gate) * up, of a matrix of gate and up together */
+} qh_epilogue;
+
+/* y [n_tokens][ldy] of x [n_tokens][qh_padded_dim(w->dim)] */
+cudaError_t qh_cuda_matmul(void *y, int64_t ldy, const qh_tiles *w, const qh_bf16 *x, int n_tokens,
+                           qh_epilogue epilogue, cudaStream_t stream);
+
+/* ---- heads.cu ---- */
+
+/* cos_sin[row] = cos[rope_dim/2], sin[rope_dim/2] at positions[row], times magnitude */
+cudaError_t qh_cuda_rope_table(float *cos_sin, const double *freqs, const int *positions, int n_rows,
+                               int half_dim, double magnitude, cudaStream_t stream);
+
+/* How keys and values lie in a page: [layer][kv_head]{K [64][padded], V transposed [padded][64]} bf16. */
+typedef struct {
+    uint8_t *base;
+    size_t page_bytes;
+    int layer, n_kv_heads;
+    int head_dim, padded;           /* padded: qh_cuda_padded_head(head_dim) */
+} qh_kv;
+
+typedef struct {
+    qh_kv kv;
+    int n_heads, rope_dim;
+    bool is_interleaved;
+    const float *qkv;               /* [n_rows][n_heads + 2 * n_kv_heads][head_dim] */
+    const float *bias;              /* of such a row, or NULL */
+    const float *q_norm, *k_norm;   /* [head_dim], or NULL */
+    float eps;
+    float q_scale;                  /* put on q: attn_scale * log2(e) */
+    const float *cos_sin;
+    const int *positions, *pages;   /* [n_rows] */
+    qh_bf16 *q;                     /* [n_rows][n_heads][padded] */
+    int n_rows;
+} qh_heads_args;
+/* Bias, norm and rotation; queries to q, keys and values to their pages. */
+cudaError_t qh_cuda_heads(const qh_heads_args *a, cudaStream_t stream);
+
+/* ---- attention.cu ---- */
+
+int qh_cuda_padded_head(int head_dim);   /* 0: no kernel for this size */
+
+enum { QH_ATTN_QUERIES = 16 };      /* (row, head of a group) pairs that a warp takes */
+
+/* Sequence of a step, and work on it. A small item is one page of a sequence that has at most
+ * QH_ATTN_QUERIES queries a KV head: its state goes to slot, and merges collects a sequence's.
+ * A large item is four warps' worth of queries that walk along all pages. */
+typedef struct {
+    int first_row, n_rows, n_past;
+    int first_page;                 /* in pages */
+} qh_attn_seq;
+typedef struct {
+    int seq, page;                  /* page: which of the sequence */
+    int state;                      /* first of its n_rows * n_group states, for each KV head */
+} qh_attn_small;
+typedef struct {
+    int seq, n_pages, state;        /* states of page i begin at state + i * queries */
+} qh_attn_merge;
+typedef struct {
+    int seq, query;                 /* first of 64 */
+} qh_attn_large;
+
+typedef struct {
+    qh_kv kv;
+    int n_heads;
+    const qh_bf16 *q;               /* scaled, see qh_heads_args */
+    qh_bf16 *out;                   /* [n_rows][ld_out] */
+    int ld_out;
+    const qh_attn_seq *seqs;
+    const int *pages;
+    const qh_attn_small *small;
+    const qh_attn_merge *merges;
+    const qh_attn_large *large;
+    int n_small, n_merges, n_large;
+    float *states;                  /* [n_kv_heads][max_states][padded + 2] */
+    int max_states;
+    int max_merge_queries;          /* of the merges */
+} qh_attn_args;
+cudaError_t qh_cuda_attention(const qh_attn_args *a, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
