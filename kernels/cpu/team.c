@@ -3,7 +3,14 @@
  * Dissemination barrier: in round r thread i signals thread i + 2^r and waits for thread i - 2^r;
  * after ceil(log2 n) rounds everybody has heard of everybody. Each signal is a counter on a cache
  * line of its own with exactly one writer and one waiter, and only ever grows, so that no barrier
- * needs a reset. Two threads need one round: one store and one load each. */
+ * needs a reset. Two threads need one round: one store and one load each.
+ *
+ * How long to spin at a barrier: on a quiet machine the others arrive within microseconds, and going
+ * to sleep costs more than waiting. On a busy one a thread loses its core for milliseconds; when it
+ * is back the others sleep and have to be scheduled in turn, and if each then spins long before it
+ * sleeps, ten times the work is burnt in spinning and the scheduler makes the team pay for it
+ * (measured with five busy processes a core: 16 tokens a second with 100 us, 70 with 5 us). So the
+ * spin grows while it succeeds and falls to the least when it does not. */
 #include "kernels/cpu/team.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -16,7 +23,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPIN_US = 100, PAUSES_PER_CLOCK = 32, MAX_ROUNDS = 8, CACHE_LINE = 64 };
+enum {
+    RUN_SPIN_US = 100,              /* between runs, where a caller prepares the next one */
+    LEAST_SPIN_US = 5,              /* at barriers */
+    MOST_SPIN_US = 40,
+    PAUSES_PER_CLOCK = 16,
+    MAX_ROUNDS = 8,
+    CACHE_LINE = 64
+};
 
 /* A counter that threads wait on. sleepers tells the writer whether a wake-up call is needed. */
 typedef struct {
@@ -27,6 +41,7 @@ typedef struct {
 typedef struct {
     alignas(CACHE_LINE) gate rounds[MAX_ROUNDS];
     uint32_t n_barriers;            /* passed so far; its thread only */
+    int spin_us;                    /* at the next barrier */
     struct qh_team *team;
     qh_thread *thread;              /* NULL for the caller */
     int index, cpu;                 /* cpu -1: not pinned */
@@ -74,17 +89,19 @@ static void sleep_until(gate *g, uint32_t want)
     atomic_fetch_sub(&g->sleepers, 1);
 }
 
-static void wait_until(gate *g, uint32_t want)
+/* False when spinning was not enough. */
+static bool wait_until(gate *g, uint32_t want, int spin_us)
 {
-    if (has_reached(g, want)) return;
-    int64_t deadline_us = qh_now_us() + SPIN_US;
+    if (has_reached(g, want)) return true;
+    int64_t deadline_us = qh_now_us() + spin_us;
     do {
         for (int i = 0; i < PAUSES_PER_CLOCK; i++) {
-            if (has_reached(g, want)) return;
+            if (has_reached(g, want)) return true;
             cpu_relax();
         }
     } while (qh_now_us() < deadline_us);
     sleep_until(g, want);
+    return false;
 }
 
 static inline void signal_gate(gate *g, uint32_t count)
@@ -95,12 +112,15 @@ static inline void signal_gate(gate *g, uint32_t count)
 
 void qh_team_barrier(qh_team *t, int thread)
 {
-    uint32_t count = ++t->members[thread].n_barriers;
+    member *m = &t->members[thread];
+    const uint32_t count = ++m->n_barriers;
+    bool has_slept = false;
     for (int r = 0; r < t->n_rounds; r++) {
         int to = (thread + (1 << r)) % t->n_threads;
         signal_gate(&t->members[to].rounds[r], count);
-        wait_until(&t->members[thread].rounds[r], count);
+        has_slept |= !wait_until(&m->rounds[r], count, m->spin_us);
     }
+    m->spin_us = has_slept ? LEAST_SPIN_US : 2 * m->spin_us < MOST_SPIN_US ? 2 * m->spin_us : MOST_SPIN_US;
 }
 
 static void member_main(void *p)
@@ -109,7 +129,7 @@ static void member_main(void *p)
     qh_team *t = m->team;
     if (m->cpu >= 0) (void)qh_thread_pin(m->cpu);   /* a CPU taken away since: run unpinned */
     for (uint32_t run = 1;; run++) {
-        wait_until(&t->go, run);
+        wait_until(&t->go, run, RUN_SPIN_US);
         if (t->is_closing) return;
         t->fn(t->arg, m->index);
         qh_team_barrier(t, m->index);
@@ -154,6 +174,7 @@ qh_status qh_team_new(qh_team **out, int n_threads, bool pin, qh_err *err)
         member *m = &members[i];
         m->team = t;
         m->index = i;
+        m->spin_us = MOST_SPIN_US;
         m->cpu = pin && i < n_cpus ? cpus[i] : -1;
         if (i > 0) st = qh_thread_start(&m->thread, "qh-compute", member_main, m, err);
     }

@@ -2,9 +2,8 @@
  *
  * A step of a small model is some 150 regions of 5 to 50 us; waking a thread costs as much as a
  * region, so the team's threads spin between them. The caller of qh_team_run is thread 0; the
- * others wait for the next run, spinning first (SPIN_US in team.c) and then asleep on a futex, so
- * that an idle team costs nothing. Barriers wait the same way: a thread that lost its core does
- * not make the rest burn theirs for longer than the spin.
+ * others wait for the next run, spinning first and then asleep on a futex, so that an idle team
+ * costs nothing. Barriers wait the same way, for a shorter time where others need the cores.
  *
  * Thread: one run at a time; barrier only from inside fn, by every thread of the team. */
 #pragma once
