@@ -14,7 +14,7 @@ typedef struct {
     qh_memory_plan plan;
     qh_team *team;
     qh_cpu_model model;
-    uint8_t *pages;
+    uint8_t *pages, *scratch;
     qh_forward *forward;
     const float *logits;            /* of the last submit */
 } cpu_backend;
@@ -88,22 +88,35 @@ static qh_status check_fits(const qh_memory_plan *p, const qh_backend_limits *l,
 
 /* ---- Open and close ---- */
 
-/* Pages are taken from the system now, in parallel, so that no step waits for one or fails. */
-static void touch_pages(void *arg, int thread)
+/* Memory is taken from the system now, in parallel, so that no step waits for a page or fails. */
+typedef struct {
+    volatile uint8_t *data;
+    uint64_t len_bytes;
+    uint64_t n_threads;
+} touching;
+
+static void touch(void *arg, int thread)
 {
     enum { STEP = 4096 };
-    cpu_backend *b = arg;
-    const int n = qh_team_size(b->team);
-    uint64_t begin = b->plan.kv_bytes / STEP * (uint64_t)thread / (uint64_t)n;
-    uint64_t end = thread == n - 1 ? (b->plan.kv_bytes + STEP - 1) / STEP
-                                   : b->plan.kv_bytes / STEP * (uint64_t)(thread + 1) / (uint64_t)n;
-    for (uint64_t i = begin; i < end; i++) ((volatile uint8_t *)b->pages)[i * STEP] = 0;
+    const touching *t = arg;
+    const uint64_t n = (t->len_bytes + STEP - 1) / STEP;
+    const uint64_t begin = n * (uint64_t)thread / t->n_threads, end = n * (uint64_t)(thread + 1) / t->n_threads;
+    for (uint64_t i = begin; i < end; i++) t->data[i * STEP] = 0;
+}
+
+static uint8_t *take_memory(qh_team *team, uint64_t len_bytes)
+{
+    uint8_t *p = qh_pages_alloc(len_bytes);
+    touching t = {.data = p, .len_bytes = len_bytes, .n_threads = (uint64_t)qh_team_size(team)};
+    if (p) qh_team_run(team, touch, &t);
+    return p;
 }
 
 static void close_backend(qh_backend *base)
 {
     cpu_backend *b = cpu_of(base);
     qh_forward_free(b->forward);
+    qh_pages_free(b->scratch, b->plan.scratch_bytes);
     qh_pages_free(b->pages, b->plan.kv_bytes);
     qh_cpu_model_unload(&b->model);
     qh_team_free(b->team);
@@ -230,14 +243,14 @@ qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weigh
     if (!st) st = qh_team_new(&b->team, n_threads_of(options), options->pin, err);
     if (!st) st = qh_cpu_model_load(&b->model, d, w, options->isa, options->is_mapped, b->team, err);
     if (st) goto fail;
-    b->pages = qh_pages_alloc(b->plan.kv_bytes);
-    if (!b->pages) {
-        st = qh_fail(err, QH_ENOMEM, "no memory for %d KV pages, %.0f MB", limits->n_pages,
-                     b->plan.kv_bytes * 1e-6);
+    b->pages = take_memory(b->team, b->plan.kv_bytes);
+    b->scratch = take_memory(b->team, b->plan.scratch_bytes);
+    if (!b->pages || !b->scratch) {
+        st = qh_fail(err, QH_ENOMEM, "no memory for %d KV pages and activations, %.0f MB", limits->n_pages,
+                     (double)(b->plan.kv_bytes + b->plan.scratch_bytes) * 1e-6);
         goto fail;
     }
-    qh_team_run(b->team, touch_pages, b);
-    st = qh_forward_new(&b->forward, &b->model, w, b->team, limits, b->pages, err);
+    st = qh_forward_new(&b->forward, &b->model, w, b->team, limits, b->scratch, b->pages, err);
     if (st) goto fail;
     *out = &b->base;
     return QH_OK;

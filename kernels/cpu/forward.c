@@ -40,8 +40,6 @@ struct qh_forward {
     uint8_t *pages;
     size_t block_bytes, page_bytes;
     bool has_float;                 /* some matrix reads activations as floats */
-    uint8_t *scratch;
-    size_t scratch_bytes;
 
     /* Activations: [max_rows][width] */
     float *x, *q, *k, *v, *mix, *h; /* residual; projections; attention's output; silu(gate) * up */
@@ -161,7 +159,7 @@ size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa is
 }
 
 qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w, qh_team *team,
-                         const qh_backend_limits *limits, uint8_t *pages, qh_err *err)
+                         const qh_backend_limits *limits, uint8_t *scratch, uint8_t *pages, qh_err *err)
 {
     const qh_desc *d = &m->desc;
     const int n_threads = qh_team_size(team);
@@ -176,14 +174,12 @@ qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weigh
     f->block_bytes = f->attn->block_bytes(d->head_dim);
     f->page_bytes = qh_forward_page_bytes(d, m->isa);
     f->has_float = any_reads_floats(d, w, m->isa);
-    f->scratch_bytes = qh_forward_scratch_bytes(d, w, m->isa, limits, n_threads);
-    f->scratch = qh_pages_alloc(f->scratch_bytes);
     f->mine = qh_try_alloc0((size_t)n_threads, sizeof *f->mine);
-    if (!f->scratch || !f->mine) {
+    if (!f->mine) {
         qh_forward_free(f);
-        return qh_fail(err, QH_ENOMEM, "no memory for %zu bytes of activations", f->scratch_bytes);
+        return qh_fail(err, QH_ENOMEM, "no memory for %d threads", n_threads);
     }
-    qh_carver c = {.base = f->scratch};
+    qh_carver c = {.base = scratch};
     place_all(f, &c, d, m->isa, limits, n_threads);
     *out = f;
     return QH_OK;
@@ -192,7 +188,6 @@ qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weigh
 void qh_forward_free(qh_forward *f)
 {
     if (!f) return;
-    qh_pages_free(f->scratch, f->scratch_bytes);
     qh_free(f->mine);
     qh_free(f);
 }

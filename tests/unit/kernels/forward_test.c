@@ -363,6 +363,38 @@ TEST(what_does_not_fit_is_refused_with_numbers)
     tiny_drop(&m);
 }
 
+static double resident_bytes(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    long n_pages = 0, n_resident = 0;
+    CHECK(f && fscanf(f, "%ld %ld", &n_pages, &n_resident) == 2);
+    fclose(f);
+    return (double)n_resident * 4096;
+}
+
+TEST(resident_memory_is_the_plan_after_opening_and_after_use)
+{
+    tiny_shape shape = llama;
+    shape.n_vocab = 4000;
+    tiny_model m = tiny_make(shape, 28);
+    qh_backend_limits l = limits;
+    l.n_pages = 2000;
+    const qh_cpu_options o = {.isa = qh_isa_best(), .n_threads = 2};
+    qh_backend *b;
+    double before = resident_bytes();
+    CHECK_OK(qh_cpu_backend_open(&b, &m.desc, &m.weights, &l, &o, NULL));
+    double opened = resident_bytes() - before, planned = (double)b->ops->plan(b)->total_bytes;
+    CHECK(planned > 100e6);
+    CHECK(opened > 0.95 * planned && opened < 1.05 * planned);
+    sequence s = sequence_of(&m, 0, 300, 1);
+    double before_use = resident_bytes();
+    run_in_chunks(b, &m, &s, 300);
+    CHECK(resident_bytes() - before_use < 0.01 * planned + 300 * 4000 * 4);     /* the test's own copy of logits */
+    free(s.logits);
+    qh_backend_close(b);
+    tiny_drop(&m);
+}
+
 TEST(unsupported_models_and_limits_are_refused)
 {
     tiny_model m = tiny_make(llama, 27);
