@@ -6,6 +6,7 @@
 #define QH_COMMAND_LIST(X)                                                                         \
     X(serve, "run an app: routes, prompts, tools and agents written in Lua")                       \
     X(run, "chat with a model in the terminal")                                                    \
+    X(pull, "fetch a model into the model folder")                                                 \
     X(list, "the models in the model folder")                                                      \
     X(inspect, "what a model file holds")                                                          \
     X(tokenize, "text to token ids")                                                               \

@@ -15,9 +15,6 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "http"))
 from fake_hub import File, Hub  # noqa: E402
 
-BUILD = pathlib.Path(os.environ.get("QHOST_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
-
-
 def noise(n, seed=1):
     return random.Random(seed).randbytes(n)
 
@@ -30,13 +27,13 @@ def hub():
 
 
 class Puller:
-    def __init__(self, hub, folder):
-        self.hub, self.folder = hub, folder
+    def __init__(self, binary, hub, folder):
+        self.binary, self.hub, self.folder = binary, hub, folder
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "QHOST_")) and "proxy" not in k.lower()}
         self.env |= {"HF_ENDPOINT": hub.url + "/", "QHOST_MODELS": str(folder)}
 
     def start(self, *args, **options):
-        return subprocess.Popen([BUILD / "core" / "cli" / "qhost", "pull", *args], env=self.env, stdin=subprocess.DEVNULL,
+        return subprocess.Popen([self.binary, "pull", *args], env=self.env, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
     def __call__(self, *args, code=0):
@@ -53,8 +50,8 @@ class Puller:
 
 
 @pytest.fixture
-def pull(hub, tmp_path):
-    return Puller(hub, tmp_path / "deep" / "models")
+def pull(qhost, hub, tmp_path):
+    return Puller(qhost, hub, tmp_path / "deep" / "models")
 
 
 # ---- choosing ----
@@ -413,7 +410,7 @@ def test_local_files_are_copied_whole(pull, tmp_path):
 def test_a_terminal_gets_a_bar(hub, pull):
     hub.repos["o/r"] = {"m.gguf": File(noise(20_000_000))}
     ours, theirs = pty.openpty()
-    p = subprocess.Popen([BUILD / "core" / "cli" / "qhost", "pull", "hf:o/r"], env=pull.env, stdout=subprocess.PIPE, stderr=theirs)
+    p = subprocess.Popen([pull.binary, "pull", "hf:o/r"], env=pull.env, stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
     shown = b""
     try:
