@@ -8,7 +8,7 @@
 #include "kernels/cpu/matrix_layout.h"
 #include <immintrin.h>
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL QH_UNROLL
 #ifdef QH_HAS_VNNI
 enum { LANES = 8, TILE_V = 2, TILE_T = 3, FLOAT_TILE_T = 6, SIGNED_BYTES = 0 };
 #define FLUSH_STEPS(bits) 8
@@ -99,27 +99,28 @@ static inline int32_t sum_of_lanes(__m256i a)
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 
-/* See quantize_block in matrix_level.h. */
-static inline void quantize_32(int8_t *q, float *scale, int32_t sum[2], const float *x)
+/* Largest magnitude of 32 floats; as integers, NaN and infinity rank on top. */
+static inline float largest_32(const float *x)
 {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256 v[4];
-    __m256i top = _mm256_setzero_si256(), r[4];
-    UNROLL for (int i = 0; i < 4; i++) {
-        v[i] = _mm256_loadu_ps(x + 8 * i);
-        top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
-    }
+    __m256i top = _mm256_setzero_si256();
+    UNROLL for (int i = 0; i < 4; i++)
+        top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_loadu_si256((const void *)(x + 8 * i)), magnitude));
     __m128i m = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
     m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
-    const float amax = _mm_cvtss_f32(_mm_castsi128_ps(m));
-    const __m256 id = _mm256_set1_ps(amax < QH_ACTS_TINY ? 0.0f : 127.0f / amax);
-    *scale = amax < QH_ACTS_TINY ? 0.0f : amax / 127.0f;
-    /* NaN and infinity become INT_MIN and then -128, never more than a byte */
-    UNROLL for (int i = 0; i < 4; i++) r[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], id));
+    return _mm_cvtss_f32(_mm_castsi128_ps(m));
+}
+
+/* q = x * inverse, rounded to nearest even; sums of the halves. */
+static inline void quantize_32(int8_t *q, int32_t sum[2], const float *x, float inverse)
+{
+    __m256i r[4];
+    UNROLL for (int i = 0; i < 4; i++)
+        r[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inverse)));
     sum[0] = sum_of_lanes(_mm256_add_epi32(r[0], r[1]));
     sum[1] = sum_of_lanes(_mm256_add_epi32(r[2], r[3]));
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3]));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);    /* packs work in halves */
-    _mm256_storeu_si256((void *)q, _mm256_permutevar8x32_epi32(bytes, order));
+    _mm256_store_si256((void *)q, _mm256_permutevar8x32_epi32(bytes, order));
 }

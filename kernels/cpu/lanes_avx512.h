@@ -9,7 +9,7 @@
 
 enum { LANES = 16, TILE_V = 2, TILE_T = 6, FLOAT_TILE_T = 6, SIGNED_BYTES = 0 };
 #define FLUSH_STEPS(bits) 8
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL QH_UNROLL
 
 typedef __m512i vb, vi, vr;
 typedef __m512 vf;
@@ -60,21 +60,21 @@ static inline vi run_end(vi dot, vr a)
     return a;
 }
 
-/* See quantize_block in matrix_level.h. */
-static inline void quantize_32(int8_t *q, float *scale, int32_t sum[2], const float *x)
+/* Largest magnitude of 32 floats; as integers, NaN and infinity rank on top. */
+static inline float largest_32(const float *x)
 {
-    const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    const __m512i ma = _mm512_and_si512(_mm512_castps_si512(a), magnitude);
-    const __m512i mb = _mm512_and_si512(_mm512_castps_si512(b), magnitude);
-    const float amax = _mm512_cvtss_f32(_mm512_castsi512_ps(
-        _mm512_set1_epi32(_mm512_reduce_max_epi32(_mm512_max_epi32(ma, mb)))));
-    const __m512 id = _mm512_set1_ps(amax < QH_ACTS_TINY ? 0.0f : 127.0f / amax);
-    *scale = amax < QH_ACTS_TINY ? 0.0f : amax / 127.0f;
-    /* NaN and infinity become INT_MIN and then -128, never more than a byte */
-    const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, id)), qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, id));
-    _mm_storeu_si128((void *)q, _mm512_cvtsepi32_epi8(qa));
-    _mm_storeu_si128((void *)(q + 16), _mm512_cvtsepi32_epi8(qb));
-    sum[0] = _mm512_reduce_add_epi32(qa);
-    sum[1] = _mm512_reduce_add_epi32(qb);
+    const __m512i a = _mm512_and_si512(_mm512_loadu_si512(x), magnitude);
+    const __m512i b = _mm512_and_si512(_mm512_loadu_si512(x + 16), magnitude);
+    return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epi32(_mm512_max_epi32(a, b)))));
+}
+
+/* q = x * inverse, rounded to nearest even; sums of the halves. */
+static inline void quantize_32(int8_t *q, int32_t sum[2], const float *x, float inverse)
+{
+    UNROLL for (int h = 0; h < 2; h++) {
+        const __m512i r = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * h), _mm512_set1_ps(inverse)));
+        _mm_store_si128((void *)(q + 16 * h), _mm512_cvtsepi32_epi8(r));
+        sum[h] = _mm512_reduce_add_epi32(r);
+    }
 }

@@ -8,7 +8,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL QH_UNROLL
 enum { LANES = 4, TILE_V = 2, FLOAT_TILE_T = 6, SIGNED_BYTES = 1 };
 #ifdef QH_HAS_DOT
 enum { TILE_T = 6 };
@@ -98,25 +98,25 @@ static inline vi run_end(vi dot, vr a)
 }
 #endif
 
-/* See quantize_block in matrix_level.h. */
-static inline void quantize_32(int8_t *q, float *scale, int32_t sum[2], const float *x)
+/* Largest magnitude of 32 floats; as integers, NaN and infinity rank on top. */
+static inline float largest_32(const float *x)
 {
-    float32x4_t v[8];
     uint32x4_t top = vdupq_n_u32(0);
-    int32x4_t r[8];
-    UNROLL for (int i = 0; i < 8; i++) {
-        v[i] = vld1q_f32(x + 4 * i);
-        top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(v[i])));
-    }
-    const float amax = vgetq_lane_f32(vreinterpretq_f32_u32(vdupq_n_u32(vmaxvq_u32(top))), 0);
-    const float id = amax < QH_ACTS_TINY ? 0.0f : 127.0f / amax;
-    *scale = amax < QH_ACTS_TINY ? 0.0f : amax / 127.0f;
-    UNROLL for (int i = 0; i < 8; i++) r[i] = vcvtnq_s32_f32(vmulq_n_f32(v[i], id));
+    UNROLL for (int i = 0; i < 8; i++)
+        top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + 4 * i))));
+    return vgetq_lane_f32(vreinterpretq_f32_u32(vdupq_n_u32(vmaxvq_u32(top))), 0);
+}
+
+/* q = x * inverse, rounded to nearest even; sums of the halves. */
+static inline void quantize_32(int8_t *q, int32_t sum[2], const float *x, float inverse)
+{
     for (int h = 0; h < 2; h++) {
-        const int32x4_t *s = r + 4 * h;
-        sum[h] = vaddvq_s32(vaddq_s32(vaddq_s32(s[0], s[1]), vaddq_s32(s[2], s[3])));
-        const int16x8_t a = vcombine_s16(vqmovn_s32(s[0]), vqmovn_s32(s[1]));
-        const int16x8_t b = vcombine_s16(vqmovn_s32(s[2]), vqmovn_s32(s[3]));
+        int32x4_t r[4];
+        UNROLL for (int i = 0; i < 4; i++)
+            r[i] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 16 * h + 4 * i), inverse));
+        sum[h] = vaddvq_s32(vaddq_s32(vaddq_s32(r[0], r[1]), vaddq_s32(r[2], r[3])));
+        const int16x8_t a = vcombine_s16(vqmovn_s32(r[0]), vqmovn_s32(r[1]));
+        const int16x8_t b = vcombine_s16(vqmovn_s32(r[2]), vqmovn_s32(r[3]));
         vst1q_s8(q + 16 * h, vcombine_s8(vqmovn_s16(a), vqmovn_s16(b)));
     }
 }

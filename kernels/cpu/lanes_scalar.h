@@ -61,25 +61,28 @@ static inline vr run_step(vr a, vb w, vb x, bool is_signed)
 }
 static inline vi run_end(vi dot, vr a) { (void)dot; return a; }
 
-/* See quantize_block in matrix_level.h. Adding and taking away 1.5 * 2^23 rounds to nearest even. */
-static inline void quantize_32(int8_t *q, float *scale, int32_t sum[2], const float *x)
+/* Largest magnitude of 32 floats; as integers, NaN and infinity rank on top. */
+static inline float largest_32(const float *x)
 {
     uint32_t top = 0;
     EACH(32) {
         uint32_t bits;
-        memcpy(&bits, x + i, 4);
+        memcpy(&bits, x + i, sizeof bits);
         bits &= 0x7fffffff;
         if (bits > top) top = bits;
     }
     float amax;
-    memcpy(&amax, &top, 4);
-    const float id = amax < QH_ACTS_TINY ? 0.0f : 127.0f / amax;
-    *scale = amax < QH_ACTS_TINY ? 0.0f : amax / 127.0f;
+    memcpy(&amax, &top, sizeof amax);
+    return amax;
+}
+
+/* q = x * inverse, rounded to nearest even (adding and taking away 1.5 * 2^23 does it); sums of the
+ * halves. */
+static inline void quantize_32(int8_t *q, int32_t sum[2], const float *x, float inverse)
+{
     sum[0] = sum[1] = 0;
     EACH(32) {
-        float v = x[i] * id;
-        v = v >= -127.0f ? v <= 127.0f ? v : 127.0f : -127.0f;      /* NaN becomes -127 */
-        q[i] = (int8_t)((v + 0x1.8p23f) - 0x1.8p23f);
+        q[i] = (int8_t)((x[i] * inverse + 0x1.8p23f) - 0x1.8p23f);
         sum[i / 16] += q[i];
     }
 }

@@ -51,7 +51,7 @@ typedef struct {
 size_t qh_acts_bytes(qh_isa isa, int n_tokens, int64_t dim, bool has_float);
 void   qh_acts_init(qh_acts *a, qh_isa isa, int n_tokens, int64_t dim, bool has_float, void *data);
 /* Set tokens [t_begin, t_end) from x + t*ldx, dim floats each. A token with a NaN or an infinity gives
- * NaN or infinity in every product with the block that holds it. */
+ * NaN or infinity in every product. */
 void   qh_acts_set(qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end);
 /* Whether products with m read the floats: F32, F16, BF16, and everything at REF. */
 bool   qh_matrix_needs_float(const qh_matrix *m);

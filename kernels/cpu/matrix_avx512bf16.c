@@ -7,8 +7,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL QH_UNROLL
 
 enum {
     TILE_T = 6,
@@ -31,7 +30,7 @@ typedef struct {
 
 typedef void tile_fn(const tile_args *a);
 
-ALWAYS_INLINE void tile(const tile_args *a, int n_groups, int n_tokens)
+QH_BODY void tile(const tile_args *a, int n_groups, int n_tokens)
 {
     __m512 sum[TILE_T][2];
     __mmask16 rows[2];

@@ -28,6 +28,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The kernels are bodies with constant arguments, copied for each type and number of tokens, and loops
+ * over lanes and steps that vanish. A sanitizer would take minutes over the copies, so it gets one. */
+#ifdef __SANITIZE_ADDRESS__
+#define QH_BODY static inline
+#define QH_UNROLL
+#else
+#define QH_BODY static inline __attribute__((always_inline))
+#define QH_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum {
     QH_GROUP_ROWS = 16,
     QH_BLOCK_K = 32,

@@ -17,9 +17,9 @@
  * running dot product); TILE_V, TILE_T, FLOAT_TILE_T; SIGNED_BYTES when quants of 8 bits must be signed; and
  * FLUSH_STEPS(bits), how many steps fit in a vr; UNROLL, in front of loops over lanes and steps. */
 #include "kernels/cpu/matrix_layout.h"
+#include <math.h>
 #include <string.h>
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum {
     NV = QH_GROUP_ROWS / LANES,                 /* vectors across a group */
@@ -39,7 +39,7 @@ enum {
 /* ---- unpacking ---- */
 
 /* Quants of the 8 steps of a block, lanes from v * LANES on: 0 .. 2^bits - 1, or values. */
-ALWAYS_INLINE void unpack_steps(vb w[8], const uint8_t *q, int v, int lo, int hi, bool is_table)
+QH_BODY void unpack_steps(vb w[8], const uint8_t *q, int v, int lo, int hi, bool is_table)
 {
     q += v * VB;
     if (lo == 8) {
@@ -73,7 +73,7 @@ typedef struct {
     vf scale, min;
 } super_scales;
 
-ALWAYS_INLINE super_scales load_super(const uint8_t *p, int v, int kind, bool has_min)
+QH_BODY super_scales load_super(const uint8_t *p, int v, int kind, bool has_min)
 {
     super_scales s = {vf_zero(), vf_zero()};
     if (kind != QH_SCALE_F16) {
@@ -84,7 +84,7 @@ ALWAYS_INLINE super_scales load_super(const uint8_t *p, int v, int kind, bool ha
 }
 
 /* Scales and minima of block b of a chunk whose scales are at p: one each, or one a half. */
-ALWAYS_INLINE void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_scales super, int b, int v,
+QH_BODY void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_scales super, int b, int v,
                                int scale_k, int kind, bool has_min)
 {
     const int groups = QH_BLOCK_K / scale_k;
@@ -113,28 +113,28 @@ ALWAYS_INLINE void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_s
 /* ---- products with quantized weights ---- */
 
 /* start of an integer dot: minus the zero point times the sum of x. */
-ALWAYS_INLINE vi dot_start(const int32_t *neg_sum, int bits, int zero)
+QH_BODY vi dot_start(const int32_t *neg_sum, int bits, int zero)
 {
     if (!zero || (bits == 8 && SIGNED_BYTES)) return vi_set1(0);
     return vi_sll(vi_load1(neg_sum), __builtin_ctz((unsigned)zero));
 }
 
 /* Sums of the block, or of a half when scales cover 16 k. */
-ALWAYS_INLINE const int32_t *x_neg(const qh_acts_block *b, int groups, int g)
+QH_BODY const int32_t *x_neg(const qh_acts_block *b, int groups, int g)
 {
     return groups == 2 ? &b->half_neg[g] : &b->neg;
 }
-ALWAYS_INLINE const float *x_sum(const qh_acts_block *b, int groups, int g)
+QH_BODY const float *x_sum(const qh_acts_block *b, int groups, int g)
 {
     return groups == 2 ? &b->half_sum[g] : &b->sum;
 }
 
-ALWAYS_INLINE vf add_scaled(vf sum, vi dot, vf scale, vf x_scale)
+QH_BODY vf add_scaled(vf sum, vi dot, vf scale, vf x_scale)
 {
     return vf_fma(vf_from_vi(dot), vf_mul(scale, x_scale), sum);
 }
 
-ALWAYS_INLINE void store_rows(float *y, const vf *sum, int64_t n_rows)
+QH_BODY void store_rows(float *y, const vf *sum, int64_t n_rows)
 {
     if (n_rows >= QH_GROUP_ROWS) {
         UNROLL for (int v = 0; v < NV; v++) vf_store(y + v * LANES, sum[v]);
@@ -146,7 +146,7 @@ ALWAYS_INLINE void store_rows(float *y, const vf *sum, int64_t n_rows)
 }
 
 /* One group of rows, n_tokens tokens from t on. */
-ALWAYS_INLINE void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi, bool is_table, int zero,
+QH_BODY void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi, bool is_table, int zero,
                           int scale_k, int kind, bool has_min, int n_tokens)
 {
     const int bits = is_table ? 8 : lo + hi, groups = QH_BLOCK_K / scale_k;
@@ -217,7 +217,7 @@ typedef struct {
 
 /* Unpack n_blocks blocks (whole chunks, or to the end of the row) of one group; returns where the next
  * ones are. */
-ALWAYS_INLINE const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks, size_t ahead_bytes,
+QH_BODY const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks, size_t ahead_bytes,
                                         int lo, int hi, bool is_table, int scale_k, int kind, bool has_min)
 {
     const int groups = QH_BLOCK_K / scale_k;
@@ -260,7 +260,7 @@ typedef struct {
 
 typedef void tile_fn(const tile_args *a);
 
-ALWAYS_INLINE void tile(const tile_args *a, int bits, int zero, int scale_k, bool has_min, int n_vectors,
+QH_BODY void tile(const tile_args *a, int bits, int zero, int scale_k, bool has_min, int n_vectors,
                         int n_tokens)
 {
     const int groups = QH_BLOCK_K / scale_k, steps = scale_k / 4;
@@ -380,7 +380,7 @@ static int panel_blocks(int n_blocks)
     return (n_chunks + n_panels - 1) / n_panels * QH_CHUNK_BLOCKS;
 }
 
-ALWAYS_INLINE void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo, int hi, bool is_table,
+QH_BODY void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo, int hi, bool is_table,
                          int scale_k, int kind, bool has_min)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
@@ -439,7 +439,7 @@ QH_LAYOUT_LIST(X)
 enum { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16 };
 
 /* Weights of k and k + 1 (a pair of a group at p; F32 and F16 are simply two rows of 16). */
-ALWAYS_INLINE void load_pair(vf w[2], const uint8_t *p, int v, int kind)
+QH_BODY void load_pair(vf w[2], const uint8_t *p, int v, int kind)
 {
     if (kind == WEIGHT_F32) {
         UNROLL for (int i = 0; i < 2; i++) w[i] = vf_load((const float *)p + i * QH_GROUP_ROWS + v * LANES);
@@ -453,7 +453,7 @@ ALWAYS_INLINE void load_pair(vf w[2], const uint8_t *p, int v, int kind)
 }
 
 /* The last k of an odd width. */
-ALWAYS_INLINE vf load_last(const uint8_t *p, int v, int kind)
+QH_BODY vf load_last(const uint8_t *p, int v, int kind)
 {
     if (kind == WEIGHT_F32) return vf_load((const float *)p + v * LANES);
     if (kind == WEIGHT_F16) return vf_load_f16(p + 2 * v * LANES);
@@ -462,7 +462,7 @@ ALWAYS_INLINE vf load_last(const uint8_t *p, int v, int kind)
 
 /* n_groups groups of rows from row on; the sums of a row are one chain, so few tokens take two groups
  * at a time to hide its latency. */
-ALWAYS_INLINE void stream_float(const qh_matmul_job *j, int64_t row, int kind, int n_groups, int n_tokens)
+QH_BODY void stream_float(const qh_matmul_job *j, int64_t row, int kind, int n_groups, int n_tokens)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, true);
     const float *x = qh_acts_floats(j->a, &at, j->t_begin);
@@ -496,7 +496,7 @@ ALWAYS_INLINE void stream_float(const qh_matmul_job *j, int64_t row, int kind, i
                        j->row_end - row - g * QH_GROUP_ROWS);
 }
 
-ALWAYS_INLINE void stream_float_rows(const qh_matmul_job *j, int kind, int n_tokens)
+QH_BODY void stream_float_rows(const qh_matmul_job *j, int kind, int n_tokens)
 {
     int64_t row = j->row_begin;
     if (n_tokens * NV < 4)
@@ -517,7 +517,7 @@ typedef struct {
 
 typedef void float_tile_fn(const float_tile_args *a);
 
-ALWAYS_INLINE void float_tile(const float_tile_args *a, int n_vectors, int n_tokens)
+QH_BODY void float_tile(const float_tile_args *a, int n_vectors, int n_tokens)
 {
     vf sum[FLOAT_TILE_T][TILE_V];
     float *const y = a->y + a->v0 * LANES;
@@ -567,7 +567,7 @@ static void run_float_tiles(float_tile_args a, int n_groups, int n_tokens)
     }
 }
 
-ALWAYS_INLINE void fill_float_panel(float *dst, const uint8_t *p, int64_t n_k, int kind)
+QH_BODY void fill_float_panel(float *dst, const uint8_t *p, int64_t n_k, int kind)
 {
     const size_t pair_bytes = 64;
     int64_t k = 0;
@@ -580,7 +580,7 @@ ALWAYS_INLINE void fill_float_panel(float *dst, const uint8_t *p, int64_t n_k, i
     if (k < n_k) UNROLL for (int v = 0; v < NV; v++) vf_store(dst + v * LANES, load_last(p, v, kind));
 }
 
-ALWAYS_INLINE void tiled_float(const qh_matmul_job *j, int kind)
+QH_BODY void tiled_float(const qh_matmul_job *j, int kind)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, true);
     const int block_tokens = token_block(at.float_bytes);
@@ -613,7 +613,7 @@ ALWAYS_INLINE void tiled_float(const qh_matmul_job *j, int kind)
     }
 }
 
-ALWAYS_INLINE void matmul_float(const qh_matmul_job *j, int kind)
+QH_BODY void matmul_float(const qh_matmul_job *j, int kind)
 {
     switch (j->t_end - j->t_begin) {
     case 1: stream_float_rows(j, kind, 1); break;
@@ -630,14 +630,21 @@ static void matmul_BF16(const qh_matmul_job *j) { matmul_float(j, WEIGHT_BF16); 
 
 /* ---- quantizing activations ---- */
 
-/* One block: n <= 32 floats, the rest counts as zero. scale = amax/127, quants round to nearest even.
- * Magnitudes are compared as integers, which ranks infinity and NaN on top: they reach the scale. */
+/* One block: n <= 32 floats, the rest counts as zero. What is not finite becomes the scale, over quants
+ * of 0, and makes every product of the block NaN. */
 static void quantize_block(qh_acts_block *out, const float *x, int n)
 {
     float pad[QH_BLOCK_K] = {0};
+    int32_t sum[2] = {0, 0};
     if (n < QH_BLOCK_K) x = memcpy(pad, x, (size_t)n * sizeof *x);
-    int32_t sum[2];
-    quantize_32(out->x, &out->scale, sum, x);
+    const float largest = largest_32(x);
+    if (largest < INFINITY && largest >= QH_ACTS_TINY) {
+        out->scale = largest / 127.0f;
+        quantize_32(out->x, sum, x, 127.0f / largest);
+    } else {
+        out->scale = largest < QH_ACTS_TINY ? 0.0f : largest;
+        memset(out->x, 0, sizeof out->x);
+    }
     out->sum = out->scale * (float)(sum[0] + sum[1]);
     out->neg = -(sum[0] + sum[1]);
     for (int h = 0; h < 2; h++) {
