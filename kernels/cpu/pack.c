@@ -104,12 +104,22 @@ static void unpack_Q8_0(plain_chunk *c, int b, const uint8_t *p)
 
 static void unpack_IQ4_NL(plain_chunk *c, int b, const uint8_t *p) { unpack_Q4_0(c, b, p); }
 
+/* The K types keep planes of 32 elements: element 32 * i + l is some bits of byte l of a plane. */
+static void take_plane(uint8_t *q, const uint8_t *src, int shift, int mask)
+{
+    for (int l = 0; l < 32; l++) q[l] = src[l] >> shift & mask;
+}
+
+static void add_plane(uint8_t *q, const uint8_t *src, int shift, int mask, int to)
+{
+    for (int l = 0; l < 32; l++) q[l] |= (uint8_t)((src[l] >> shift & mask) << to);
+}
+
 /* scales[16], qs[64], d, dmin: each half of 128 has 32 bytes of four 2-bit planes. */
 static void unpack_Q2_K(plain_chunk *c, int b, const uint8_t *p)
 {
     (void)b;
-    for (int e = 0; e < QH_CHUNK_K; e++)
-        c->q[e] = p[16 + e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3;
+    for (int i = 0; i < 8; i++) take_plane(c->q + 32 * i, p + 16 + i / 4 * 32, i % 4 * 2, 3);
     for (int g = 0; g < 16; g++) {
         c->code[g] = p[g] & 15;
         c->code_min[g] = (int8_t)(p[g] >> 4);
@@ -123,9 +133,9 @@ static void unpack_Q3_K(plain_chunk *c, int b, const uint8_t *p)
 {
     (void)b;
     const uint8_t *qs = p + 32, *s = p + 96;
-    for (int e = 0; e < QH_CHUNK_K; e++) {
-        const int low = qs[e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3;
-        c->q[e] = (uint8_t)(low | (p[e % 32] >> (e / 32) & 1) << 2);
+    for (int i = 0; i < 8; i++) {
+        take_plane(c->q + 32 * i, qs + i / 4 * 32, i % 4 * 2, 3);
+        add_plane(c->q + 32 * i, p, i, 1, 2);
     }
     for (int g = 0; g < 16; g++) {
         const int low = g < 8 ? s[g] & 15 : s[g - 8] >> 4, high = s[8 + g % 4] >> (g / 4 * 2) & 3;
@@ -152,8 +162,7 @@ static void unpack_Q4_K(plain_chunk *c, int b, const uint8_t *p)
     c->f16[0] = read_u16(p);
     c->f16_min[0] = read_u16(p + 2);
     unpack_k_codes(c, p + 4);
-    for (int e = 0; e < QH_CHUNK_K; e++)
-        c->q[e] = p[16 + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15;
+    for (int i = 0; i < 8; i++) take_plane(c->q + 32 * i, p + 16 + i / 2 * 32, i % 2 * 4, 15);
 }
 
 /* d, dmin, codes[12], qh[32], qs[128]: as Q4_K with a fifth bit, plane e/32 of qh. */
@@ -163,9 +172,9 @@ static void unpack_Q5_K(plain_chunk *c, int b, const uint8_t *p)
     c->f16[0] = read_u16(p);
     c->f16_min[0] = read_u16(p + 2);
     unpack_k_codes(c, p + 4);
-    for (int e = 0; e < QH_CHUNK_K; e++) {
-        const int low = p[48 + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15;
-        c->q[e] = (uint8_t)(low | (p[16 + e % 32] >> (e / 32) & 1) << 4);
+    for (int i = 0; i < 8; i++) {
+        take_plane(c->q + 32 * i, p + 48 + i / 2 * 32, i % 2 * 4, 15);
+        add_plane(c->q + 32 * i, p + 16, i, 1, 4);
     }
 }
 
@@ -173,10 +182,9 @@ static void unpack_Q5_K(plain_chunk *c, int b, const uint8_t *p)
 static void unpack_Q6_K(plain_chunk *c, int b, const uint8_t *p)
 {
     (void)b;
-    const uint8_t *qh = p + 128;
-    for (int e = 0; e < QH_CHUNK_K; e++) {
-        const int half = e / 128, low = p[half * 64 + e % 64] >> (e / 64 % 2 * 4) & 15;
-        c->q[e] = (uint8_t)(low | (qh[half * 32 + e % 32] >> (e / 32 % 4 * 2) & 3) << 4);
+    for (int i = 0; i < 8; i++) {
+        take_plane(c->q + 32 * i, p + i / 4 * 64 + i % 2 * 32, i / 2 % 2 * 4, 15);
+        add_plane(c->q + 32 * i, p + 128 + i / 4 * 32, i % 4 * 2, 3, 4);
     }
     memcpy(c->code, p + 192, 16);
     c->f16[0] = read_u16(p + 208);
