@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-COMMANDS = ["serve", "run", "list", "inspect", "tokenize", "detokenize", "render", "eval-ids",
+COMMANDS = ["serve", "run", "pull", "list", "inspect", "tokenize", "detokenize", "render", "eval-ids",
             "bench", "check"]
 
 
