@@ -130,7 +130,8 @@ function M.collect(gen)
     choices[ev.choice] = c
     if ev.text then c.parts[#c.parts + 1] = ev.text end
     if ev.type == "prompt" then
-      c.prompt_tokens = ev.tokens
+      c.prompt_tokens = c.prompt_tokens or {}            -- a long prompt comes in several events
+      table.move(ev.tokens, 1, #ev.tokens, #c.prompt_tokens + 1, c.prompt_tokens)
     elseif ev.tokens then
       table.move(ev.tokens, 1, #ev.tokens, #c.tokens + 1, c.tokens)
     end

@@ -132,8 +132,11 @@ Completion.__index = Completion
 
 function M.completion(name, m, o)
   local echo = o.echo and m.handle:decode(o.ids) or nil
+  -- The engine gives the prompt's tokens after the first, which has no probability.
+  local first_token = echo and { id = o.ids[1], bytes = m.handle:piece(o.ids[1]) }
   return setmetatable({ id = new_id "cmpl", name = name, created = math.floor(core.wall()), n = o.n or 1,
-    logprobs = o.logprobs, echo = echo, offsets = {}, prompts = {} }, Completion)
+    logprobs = o.logprobs, echo = echo,
+    first_token = first_token, offsets = {}, prompt_offset = 0 }, Completion)
 end
 
 function Completion:envelope(choices, usage)
@@ -150,8 +153,11 @@ function Completion:whole(results)
   local choices = {}
   for i, r in ipairs(results) do
     local tokens = {}
-    local prompt = self.echo and (r.prompt_tokens or results[1].prompt_tokens) or {}
-    table.move(prompt, 1, #prompt, 1, tokens)
+    if self.echo then
+      local prompt = r.prompt_tokens or results[1].prompt_tokens or {}
+      tokens[1] = self.first_token
+      table.move(prompt, 1, #prompt, 2, tokens)
+    end
     table.move(r.tokens or {}, 1, #(r.tokens or {}), #tokens + 1, tokens)
     local logprobs = self.logprobs and completion_logprobs(tokens, 0)
     choices[i] = completion_choice(i - 1, (self.echo or "") .. r.text, logprobs, FINISH[r.finish])
@@ -171,11 +177,15 @@ end
 function Completion:event(ev)
   local index = (ev.choice or 1) - 1
   local logprobs
+  local is_prompt = ev.type == "prompt"
   if self.logprobs and ev.tokens and #ev.tokens > 0 then
-    local from = ev.type == "prompt" and 0 or self.offsets[index] or 0
+    local tokens = ev.tokens
+    if is_prompt and self.prompt_offset == 0 then
+      tokens = table.move(tokens, 1, #tokens, 2, { self.first_token })
+    end
     local up_to
-    logprobs, up_to = completion_logprobs(ev.tokens, from)
-    if ev.type ~= "prompt" then self.offsets[index] = up_to end
+    logprobs, up_to = completion_logprobs(tokens, is_prompt and self.prompt_offset or self.offsets[index] or 0)
+    if is_prompt then self.prompt_offset = up_to else self.offsets[index] = up_to end
   end
   local finish = ev.type == "done" and FINISH[ev.finish] or nil
   local text = ev.text or ""
