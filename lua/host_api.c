@@ -305,13 +305,14 @@ typedef struct {
     qh_lua *lua;
     bool is_over;
     qh_err err;
+    void (*resolve_model)(void *arg, const char *name, qh_lua_question *q);
+    void *arg;
 } checking;
 
-static void answer_by_name(void *arg, const char *name, qh_lua_question *q)
+static void pass_question(void *arg, const char *name, qh_lua_question *q)
 {
-    (void)arg, (void)name;
-    static const qh_lua_model NAMED_ONLY = {.arch = "unknown"};
-    qh_lua_answer(q, &NAMED_ONLY, NULL);
+    checking *c = arg;
+    c->resolve_model(c->arg, name, q);
 }
 
 static void check_over(void *arg, int generation, const qh_err *err)
@@ -330,14 +331,16 @@ static char *list_app(const qh_app *app)
     return qh_str_steal(&out);
 }
 
-qh_status qh_lua_check(const char *app_path, const char *lib_dir, char **routes, qh_err *err)
+qh_status qh_lua_check(const char *app_path, const char *lib_dir,
+                       void (*resolve_model)(void *arg, const char *name, qh_lua_question *q), void *arg,
+                       char **routes, qh_err *err)
 {
     *routes = NULL;
     qh_loop *loop;
-    checking c = {0};
+    checking c = {.resolve_model = resolve_model, .arg = arg};
     qh_status st = qh_loop_new(&loop, err);
     if (st) return st;
-    qh_lua_opts opts = {.app_path = app_path, .lib_dir = lib_dir, .loop = loop, .resolve_model = answer_by_name,
+    qh_lua_opts opts = {.app_path = app_path, .lib_dir = lib_dir, .loop = loop, .resolve_model = pass_question,
                         .on_app = check_over, .arg = &c};
     st = qh_lua_new(&c.lua, &opts, err);
     if (!st) {

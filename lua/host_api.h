@@ -69,6 +69,9 @@ typedef struct {
 } qh_lua_state;
 qh_lua_state qh_lua_get_state(const qh_lua *lua);
 
-/* Load app_path without serving it, with models that have names only. On success *routes is a list of
- * lines "GET /x" and "model NAME"; caller frees with qh_free. */
-qh_status qh_lua_check(const char *app_path, const char *lib_dir, char **routes, qh_err *err);
+/* Load app_path without serving it. resolve_model as in qh_lua_opts; the models need no engine, their
+ * tokenizers live until this returns. On success *routes is a list of lines "GET /x" and "model NAME";
+ * caller frees with qh_free. */
+qh_status qh_lua_check(const char *app_path, const char *lib_dir,
+                       void (*resolve_model)(void *arg, const char *name, qh_lua_question *q), void *arg,
+                       char **routes, qh_err *err);

@@ -196,6 +196,7 @@ int qh_cmd_run(int argc, char **argv)
     c.messages = json_array();
     if (!st) st = qh_renderer_new(&c.renderer, &err);
     if (!st) st = qh_loaded_open(&c.loaded, &lo, &err);
+    if (!st && !c.loaded.model) st = qh_fail(&err, QH_EUNSUPPORTED, "a scripted model is served, not run");
     if (!st) st = run_chat(&c, prompt, system, &err);
     qh_loaded_close(&c.loaded);
     qh_renderer_free(c.renderer);

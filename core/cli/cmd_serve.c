@@ -16,7 +16,7 @@ int qh_cmd_serve(int argc, char **argv)
         {"host", 0, QH_OPT_TEXT, &o.host, 0, 0, "A", "address to listen on; default 127.0.0.1"},
         {"api-key", 0, QH_OPT_TEXT, &o.api_key, 0, 0, "KEY", "ask for it in every request but /health; also $QHOST_API_KEY"},
         {"insecure", 0, QH_OPT_FLAG, &o.is_insecure, 0, 0, NULL, "off loopback, serve without a key"},
-        {"model", 'm', QH_OPT_LIST, &models, 0, 0, "M", "[NAME=]MODEL: what the app's model NAME stands for; without NAME,\nevery name that no other --model gives. May be repeated"},
+        {"model", 'm', QH_OPT_LIST, &models, 0, 0, "M", "[NAME=]MODEL: what the app's model NAME stands for; without NAME,\nevery name that no other --model gives. May be repeated.\nMODEL is a name from `qhost list`, a path, or scripted:FILE.lua for tests"},
         {"ctx", 'c', QH_OPT_INT, &o.load.n_ctx, 0, 262144, "N", "context in tokens; 0: the model's, as far as memory allows"},
         {"kv-memory", 0, QH_OPT_INT, &kv_mb, 0, 1 << 24, "MB", "KV cache of a model; 0: four contexts, at most 1024 MB"},
         {"max-seqs", 0, QH_OPT_INT, &o.load.max_seqs, 0, 1024, "N", "sequences at work at once; default 64"},

@@ -97,9 +97,9 @@ static void answer(member *m, qh_lua_question *q)
         qh_lua_answer(q, NULL, &m->err);
         return;
     }
-    const qh_model *model = m->loaded.model;
-    qh_lua_model lm = {.engine = m->loaded.engine, .tokenizer = qh_model_tokenizer(model), .arch = qh_model_desc(model)->arch,
-                       .n_ctx = m->loaded.n_ctx, .chat_template = qh_model_chat_template(model), .path = qh_model_path(model)};
+    const qh_loaded *l = &m->loaded;
+    qh_lua_model lm = {.engine = l->engine, .tokenizer = qh_loaded_tokenizer(l), .arch = qh_loaded_arch(l), .n_ctx = l->n_ctx,
+                       .chat_template = qh_loaded_template(l), .path = l->path};
     qh_lua_answer(q, &lm, NULL);
 }
 
@@ -117,7 +117,7 @@ static void load_done(void *arg)
     member *m = arg;
     m->is_ready = true;
     if (m->status) qh_error("model.failed", "model=\"%s\" error=\"%s\"", m->model, m->err.msg);
-    else qh_info("model.ready", "model=\"%s\" path=%s seconds=%.2f", m->model, qh_model_path(m->loaded.model), (double)(qh_now_us() - m->begun_us) / 1e6);
+    else qh_info("model.ready", "model=\"%s\" path=%s seconds=%.2f", m->model, m->loaded.path, (double)(qh_now_us() - m->begun_us) / 1e6);
     waiting *w = m->waiting;
     m->waiting = NULL;
     while (w) {

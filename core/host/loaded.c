@@ -3,8 +3,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "host/models.h"
+#include "host/scripted_model.h"
 
-enum { DEFAULT_SEQS = 64, DEFAULT_QUEUED = 256, DEFAULT_STEP_TOKENS = 512, DEFAULT_CONTEXTS = 4 };
+enum { DEFAULT_SEQS = 64, DEFAULT_QUEUED = 256, DEFAULT_STEP_TOKENS = 512, DEFAULT_CONTEXTS = 4, SCRIPTED_PAGES = 4096 };
 static const int64_t DEFAULT_KV_BYTES = 1ll << 30;
 
 static int pages_of(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
@@ -55,40 +56,72 @@ static void print_plan(const qh_memory_plan *p, const qh_model *m, const qh_back
             (double)p->total_bytes / 1e6, (double)p->available_bytes / 1e6, limits->max_context, limits->n_pages * QH_PAGE_TOKENS);
 }
 
-static qh_status open_engine(qh_loaded *l, const qh_loaded_options *opt, qh_err *err)
+static qh_status start_engine(qh_loaded *l, const qh_loaded_options *opt, qh_backend *be, const qh_desc *desc, qh_err *err)
 {
-    qh_backend_limits limits;
-    qh_backend *be = NULL;
-    qh_status st = settle_limits(opt, l->model, &limits, err);
-    if (!st) st = qh_device_plan(&l->plan, l->model, &opt->device, &limits, err);
-    if (st) return st;
-    print_plan(&l->plan, l->model, &limits);
-    st = qh_device_open(&be, l->model, &opt->device, &limits, err);
-    if (st) return st;
+    qh_backend_limits limits = be->ops->caps(be)->limits;
     qh_engine_config cfg = {.max_seqs = limits.max_seqs, .max_queued = opt->max_queued ? opt->max_queued : DEFAULT_QUEUED,
                             .step_tokens = limits.max_rows, .max_context = limits.max_context, .n_pages = limits.n_pages,
                             .no_prefix_cache = opt->no_prefix_cache, .metric_labels = opt->metric_labels, .on_events = opt->on_events};
     l->n_ctx = limits.max_context;
-    st = qh_engine_new(&l->engine, be, qh_model_desc(l->model), qh_model_tokenizer(l->model), &cfg, err);
+    qh_status st = qh_engine_new(&l->engine, be, desc, qh_loaded_tokenizer(l), &cfg, err);
     if (st) qh_backend_close(be);
     return st;
+}
+
+static qh_status open_checkpoint(qh_loaded *l, const qh_loaded_options *opt, qh_err *err)
+{
+    qh_backend_limits limits;
+    qh_backend *be = NULL;
+    qh_status st = qh_models_find(&l->path, opt->model, err);
+    if (!st) st = qh_model_open(&l->model, l->path, err);
+    if (!st) st = settle_limits(opt, l->model, &limits, err);
+    if (!st) st = qh_device_plan(&l->plan, l->model, &opt->device, &limits, err);
+    if (st) return st;
+    print_plan(&l->plan, l->model, &limits);
+    st = qh_device_open(&be, l->model, &opt->device, &limits, err);
+    return st ? st : start_engine(l, opt, be, qh_model_desc(l->model), err);
+}
+
+static qh_status open_script(qh_loaded *l, const qh_loaded_options *opt, const char *path, qh_err *err)
+{
+    qh_backend_limits limits = {.n_pages = SCRIPTED_PAGES, .max_rows = DEFAULT_STEP_TOKENS, .max_seqs = opt->max_seqs ? opt->max_seqs : DEFAULT_SEQS};
+    limits.max_outputs = limits.max_seqs;
+    qh_scripted_model m;
+    qh_status st = qh_scripted_model_open(&m, path, &limits, err);
+    if (st) return st;
+    l->path = qh_strdup(path);
+    l->script_tokenizer = m.tokenizer;
+    l->script_template = m.chat_template;
+    return start_engine(l, opt, m.backend, &m.desc, err);
 }
 
 qh_status qh_loaded_open(qh_loaded *l, const qh_loaded_options *opt, qh_err *err)
 {
     *l = (qh_loaded){0};
-    char *path = NULL;
-    qh_status st = qh_models_find(&path, opt->model, err);
-    if (!st) st = qh_model_open(&l->model, path, err);
-    if (!st) st = open_engine(l, opt, err);
-    qh_free(path);
+    const char *script = qh_scripted_path(opt->model);
+    qh_status st = script ? open_script(l, opt, script, err) : open_checkpoint(l, opt, err);
     if (st) qh_loaded_close(l);
     return st;
 }
 
+const qh_tokenizer *qh_loaded_tokenizer(const qh_loaded *l)
+{
+    return l->model ? qh_model_tokenizer(l->model) : l->script_tokenizer;
+}
+
+const char *qh_loaded_template(const qh_loaded *l)
+{
+    return l->model ? qh_model_chat_template(l->model) : l->script_template;
+}
+
+const char *qh_loaded_arch(const qh_loaded *l) { return l->model ? qh_model_desc(l->model)->arch : "scripted"; }
+
 void qh_loaded_close(qh_loaded *l)
 {
     qh_engine_free(l->engine);
+    qh_tokenizer_free(l->script_tokenizer);
+    qh_free(l->script_template);
+    qh_free(l->path);
     qh_model_close(l->model);
     *l = (qh_loaded){0};
 }

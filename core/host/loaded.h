@@ -1,4 +1,5 @@
-/* loaded.h - a model that is ready to generate: its file, its backend, its engine.
+/* loaded.h - a model that is ready to generate: its file, its backend, its engine. The file is a
+ * checkpoint, or with "scripted:FILE.lua" a Lua file that says what comes next.
  *
  * The sizes of context and KV cache are settled here, before anything is allocated: what the user
  * gave is taken or refused with the numbers, what was not given is chosen to fit. The plan is
@@ -24,11 +25,17 @@ typedef struct {
 } qh_loaded_options;
 
 typedef struct {
-    qh_model *model;
+    qh_model *model;                /* NULL: scripted */
+    qh_tokenizer *script_tokenizer; /* scripted only, as is */
+    char *script_template;
+    char *path;
     qh_engine *engine;              /* owns the backend */
     qh_memory_plan plan;
     int n_ctx;
 } qh_loaded;
 
 qh_status qh_loaded_open(qh_loaded *l, const qh_loaded_options *opt, qh_err *err);
+const qh_tokenizer *qh_loaded_tokenizer(const qh_loaded *l);
+const char *qh_loaded_template(const qh_loaded *l);     /* Jinja source, or NULL */
+const char *qh_loaded_arch(const qh_loaded *l);
 void      qh_loaded_close(qh_loaded *l);    /* zeroed or half-open is fine */

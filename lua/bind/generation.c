@@ -91,7 +91,8 @@ qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, q
     bool wants_tokens = gen->logprobs || gen->prompt_logprobs;
     int n_choices = gen->n_choices;
     qh_job_id id;
-    qh_status st = qh_engine_submit(m->engine, gen, &id, err);
+    qh_status st = m->engine ? qh_engine_submit(m->engine, gen, &id, err)
+                             : qh_fail(err, QH_EUNSUPPORTED, "nothing is computed while an app is only checked");
     if (st) {
         qh_gen_free(gen);
         return st;

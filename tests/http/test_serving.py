@@ -128,7 +128,7 @@ def test_saving_the_app_swaps_it_and_a_stream_goes_on(server, app_file):
         first = s.recv(4096)
         app_file.write_text(APP.replace('"one"', '"two"'))
         server.wait_until(lambda: server.get("/version")[2] == "two", timeout=3, what="the new version")
-        app_file.write_text("return (((\n")
+        app_file.write_text("local x = = 1\n")
         server.wait_for("reload.failed", 3)
         assert "app.lua:1" in server.find("reload.failed")
         assert server.get("/version")[2] == "two"
