@@ -18,7 +18,7 @@ local TYPE_OF_STATUS = {
 
 --- What a status of the engine means over HTTP: { status, code, retry }.
 local HTTP_OF_ENGINE = {
-  EINVAL = { 400, "invalid_value" }, EUNSUPPORTED = { 400, "unsupported" }, EFORMAT = { 400, "invalid_value" },
+  EINVAL = { 400, "invalid_value" }, EUNSUPPORTED = { 400, "unsupported" },
   ECONTEXT = { 400, "context_length_exceeded" }, ELIMIT = { 400, "limit_exceeded" },
   AGAIN = { 429, "queue_full", 1 }, ENOMEM = { 503, "out_of_memory", 1 }, ETIMEDOUT = { 504, "timeout" },
   ECLOSED = { 503, "shutting_down", 1 }, EDEVICE = { 503, "device_failed" },
