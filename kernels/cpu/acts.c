@@ -11,7 +11,8 @@ void qh_acts_init(qh_acts *a, qh_isa isa, int n_tokens, int64_t dim, bool has_fl
 {
     qh_assert((uintptr_t)data % QH_LINE_BYTES == 0);
     qh_assert(has_float || isa != QH_ISA_REF);
-    *a = (qh_acts){.isa = isa, .n_tokens = n_tokens, .dim = dim, .has_float = has_float, .data = data};
+    *a = (qh_acts){.isa = isa, .n_tokens = n_tokens, .dim = dim, .has_float = has_float,
+                   .data = data};
 }
 
 void qh_acts_set(qh_acts *a, const float *x, int64_t ldx, int t_begin, int t_end)

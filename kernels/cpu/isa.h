@@ -37,8 +37,8 @@ typedef enum {
 } qh_isa;
 
 const char *qh_isa_name(qh_isa isa);
-bool        qh_isa_is_available(qh_isa isa);    /* compiled in, and the CPU and OS have it (CPUID, XGETBV) */
+bool        qh_isa_is_available(qh_isa isa);    /* the CPU and the system have it (CPUID, XGETBV) */
 bool        qh_isa_has_vex_vnni(void);          /* avxvnni: the VEX form; else only the EVEX form */
-qh_isa      qh_isa_best(void);                  /* the fastest available */
+qh_isa      qh_isa_best(void);                  /* the fastest; but see isa.c about avx512bf16 */
 /* "auto" or a name. QH_EINVAL lists the names; QH_EUNSUPPORTED: not on this machine. */
 qh_status   qh_isa_parse(qh_isa *out, const char *name, qh_err *err);

@@ -1,8 +1,8 @@
 /* lanes_neon.h - the lane operations of matrix_level.h in 128 bits of AArch64: 4 rows a vector.
  *
  * Both factors of a dot are signed here, so 8-bit quants lose their + 128 on unpacking. With
- * QH_HAS_DOT (neondot) a step is one SDOT; without, SMULL and SMLAL add in 16 bits as long as products
- * of the quants fit, and pairwise adds widen them. */
+ * QH_HAS_DOT (neondot) a step is one SDOT; without, SMULL and SMLAL add in 16 bits as long as
+ * products of the quants fit, and pairwise adds widen them. */
 #pragma once
 #include "kernels/cpu/matrix_layout.h"
 #include <arm_neon.h>
@@ -35,7 +35,10 @@ static inline vb vb_or(vb a, vb b) { return vorrq_u8(a, b); }
 static inline vb vb_xor(vb a, vb b) { return veorq_u8(a, b); }
 static inline vb vb_srl(vb a, int n) { return a >> n; }
 static inline vb vb_sll(vb a, int n) { return a << n; }
-static inline vb vb_lookup_iq4(vb a) { return vqtbl1q_u8(vld1q_u8((const uint8_t *)qh_iq4_values), a); }
+static inline vb vb_lookup_iq4(vb a)
+{
+    return vqtbl1q_u8(vld1q_u8((const uint8_t *)qh_iq4_values), a);
+}
 
 static inline vi vi_set1(int x) { return vdupq_n_s32(x); }
 static inline vi vi_load1(const int32_t *p) { return vld1q_dup_s32(p); }
@@ -46,8 +49,14 @@ static inline vi vi_load_s8(const uint8_t *p)
     return vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))));
 }
 static inline vi vi_and(vi a, vi b) { return vandq_s32(a, b); }
-static inline vi vi_srl(vi a, int n) { return vreinterpretq_s32_u32(vreinterpretq_u32_s32(a) >> n); }
-static inline vi vi_sll(vi a, int n) { return vreinterpretq_s32_u32(vreinterpretq_u32_s32(a) << n); }
+static inline vi vi_srl(vi a, int n)
+{
+    return vreinterpretq_s32_u32(vreinterpretq_u32_s32(a) >> n);
+}
+static inline vi vi_sll(vi a, int n)
+{
+    return vreinterpretq_s32_u32(vreinterpretq_u32_s32(a) << n);
+}
 static inline vi vi_from_vb(vb a) { return vreinterpretq_s32_u8(a); }
 
 static inline vf vf_zero(void) { return vdupq_n_f32(0.0f); }

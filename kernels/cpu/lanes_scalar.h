@@ -31,8 +31,16 @@ static inline vi vi_set1(int x) { vi r; EACH(4) r.v[i] = x; return r; }
 static inline vi vi_load1(const int32_t *p) { return vi_set1(*p); }
 static inline vi vi_load_s8(const uint8_t *p) { vi r; EACH(4) r.v[i] = (int8_t)p[i]; return r; }
 static inline vi vi_and(vi a, vi b) { EACH(4) a.v[i] &= b.v[i]; return a; }
-static inline vi vi_srl(vi a, int n) { EACH(4) a.v[i] = (int32_t)((uint32_t)a.v[i] >> n); return a; }
-static inline vi vi_sll(vi a, int n) { EACH(4) a.v[i] = (int32_t)((uint32_t)a.v[i] << n); return a; }
+static inline vi vi_srl(vi a, int n)
+{
+    EACH(4) a.v[i] = (int32_t)((uint32_t)a.v[i] >> n);
+    return a;
+}
+static inline vi vi_sll(vi a, int n)
+{
+    EACH(4) a.v[i] = (int32_t)((uint32_t)a.v[i] << n);
+    return a;
+}
 static inline vi vi_from_vb(vb a) { vi r; memcpy(r.v, a.v, 16); return r; }
 
 static inline vf vf_set1(float x) { vf r; EACH(4) r.v[i] = x; return r; }
@@ -42,7 +50,11 @@ static inline vf vf_load(const float *p) { vf r; memcpy(r.v, p, 16); return r; }
 static inline void vf_store(float *p, vf a) { memcpy(p, a.v, 16); }
 static inline vf vf_neg(vf a) { EACH(4) a.v[i] = -a.v[i]; return a; }
 static inline vf vf_mul(vf a, vf b) { EACH(4) a.v[i] *= b.v[i]; return a; }
-static inline vf vf_fma(vf a, vf b, vf c) { EACH(4) c.v[i] = fmaf(a.v[i], b.v[i], c.v[i]); return c; }
+static inline vf vf_fma(vf a, vf b, vf c)
+{
+    EACH(4) c.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
+    return c;
+}
 static inline vf vf_from_vi(vi a) { vf r; EACH(4) r.v[i] = (float)a.v[i]; return r; }
 static inline vf vf_from_bits(vi a) { vf r; memcpy(r.v, a.v, 16); return r; }
 static inline vf vf_load_f16(const uint8_t *p)
@@ -55,7 +67,7 @@ static inline vf vf_load_f16(const uint8_t *p)
 static inline vr run_begin(vi dot) { return dot; }
 static inline vr run_step(vr a, vb w, vb x, bool is_signed)
 {
-    (void)is_signed;                            /* quants of fewer bits are the same signed or not */
+    (void)is_signed;                           /* quants of fewer bits are the same signed or not */
     EACH(16) a.v[i / 4] += (int8_t)w.v[i] * (int8_t)x.v[i];
     return a;
 }

@@ -8,7 +8,8 @@ const qh_matrix_kernels *qh_matrix_kernels_of(qh_isa isa)
     case QH_ISA_SCALAR: return &qh_matrix_scalar;
 #if defined(__x86_64__)
     case QH_ISA_AVX2: return &qh_matrix_avx2;
-    case QH_ISA_AVXVNNI: return qh_isa_has_vex_vnni() ? &qh_matrix_avxvnni : &qh_matrix_avxvnni_evex;
+    case QH_ISA_AVXVNNI:
+        return qh_isa_has_vex_vnni() ? &qh_matrix_avxvnni : &qh_matrix_avxvnni_evex;
     case QH_ISA_AVX512: return &qh_matrix_avx512;
     case QH_ISA_AVX512BF16: return &qh_matrix_avx512bf16;
 #elif defined(__aarch64__)
@@ -57,8 +58,9 @@ qh_status qh_matrix_init(qh_matrix *m, qh_isa isa, const qh_tensor *t, void *dat
     if (dtype_at(t->dtype) < 0)
         return qh_fail(err, QH_EUNSUPPORTED, "%s: no matrix kernel for type %d", t->name, t->dtype);
     if (t->n_rows < 1 || t->dim < 1 || !qh_dtype_row_bytes(t->dtype, t->dim))
-        return qh_fail(err, QH_EFORMAT, "%s: %lld rows of %lld elements; expected whole %s blocks of %d",
-                       t->name, (long long)t->n_rows, (long long)t->dim, qh_dtype_name(t->dtype),
+        return qh_fail(err, QH_EFORMAT,
+                       "%s: %lld rows of %lld elements; expected whole %s blocks of %d", t->name,
+                       (long long)t->n_rows, (long long)t->dim, qh_dtype_name(t->dtype),
                        qh_dtype_block_len(t->dtype));
     *m = (qh_matrix){.matmul = matmul_of(isa, t->dtype), .data = data, .n_rows = t->n_rows,
                      .dim = t->dim, .group_bytes = group_bytes(isa, t->dtype, t->dim),

@@ -1,7 +1,8 @@
-/* matrix_layout.h - how packed weights and activations lie in memory. Internal to the matrix kernels.
+/* matrix_layout.h - how packed weights and activations lie in memory. Internal to the matrix
+ * kernels.
  *
- * One layout serves every level. Rows come in groups of 16, a lane is a row, and the smallest unit is
- * a step: 4 consecutive k of 16 rows, 64 bytes [row][4].
+ * One layout serves every level. Rows come in groups of 16, a lane is a row, and the smallest unit
+ * is a step: 4 consecutive k of 16 rows, 64 bytes [row][4].
  *
  *   matrix  = groups of 16 rows            group = chunks of 256 k (the last may be shorter)
  *   chunk   = scales of its blocks, padded to 64 bytes | quants of block 0 | quants of block 1 | ...
@@ -28,8 +29,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The kernels are bodies with constant arguments, copied for each type and number of tokens, and loops
- * over lanes and steps that vanish. A sanitizer would take minutes over the copies, so it gets one. */
+/* The kernels are bodies with constant arguments, copied for each type and number of tokens, and
+ * loops over lanes and steps that vanish. A sanitizer would take minutes over the copies, so it
+ * gets one. */
 #ifdef __SANITIZE_ADDRESS__
 #define QH_BODY static inline
 #define QH_UNROLL
@@ -124,7 +126,8 @@ typedef struct {
 #define QH_ACTS_TINY 0x1p-100f      /* a block below it is all zero: 127 / amax would overflow */
 
 /* Where activations lie: first the blocks of every token (the last one of a token filled up with
- * zeros), then, when floats are kept, the floats of every token, then at avx512bf16 the same as bf16. */
+ * zeros), then, when floats are kept, the floats of every token, then at avx512bf16 the same as
+ * bf16. */
 typedef struct {
     int64_t n_blocks;
     size_t record_bytes, float_bytes, bf16_bytes;   /* strides between tokens */

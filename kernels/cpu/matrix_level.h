@@ -1,8 +1,8 @@
 /* matrix_level.h - the matrix kernels of one level, written over the lane operations it gets first.
  *
  * Included once by each matrix_<level>.c after lanes_<family>.h; everything here is static but the
- * table named QH_LEVEL. The types differ in how a block becomes bytes and float scales (unpack_steps,
- * load_scales); the rest is shared:
+ * table named QH_LEVEL. The types differ in how a block becomes bytes and float scales
+ * (unpack_steps, load_scales); the rest is shared:
  *
  *   stream  few tokens: unpack in registers, use at once. Bound by memory.
  *   tile    many tokens: unpack 768 k of 32 rows into a panel that stays in the L1 cache, then run
@@ -11,29 +11,31 @@
  * Both do the same float operations on y[t][r], in this order: for each scale group of k,
  *   sum = fma(dot, scale * x_scale, sum), then with minima sum = fma(minimum, x_sum, sum).
  * dot is an exact integer, so it does not matter how it is reached. F32, F16 and BF16 weights:
- * sum = fma(w[k], x[k], sum), k ascending; at avx512bf16, BF16 by the dot instruction, pairs ascending.
+ * sum = fma(w[k], x[k], sum), k ascending; at avx512bf16, BF16 by the dot instruction, pairs
+ * ascending.
  *
- * What the lanes header gives: LANES rows a vector; vb (LANES * 4 bytes), vi (int32), vf (float), vr (a
- * running dot product); TILE_V, TILE_T, FLOAT_TILE_T; SIGNED_BYTES when quants of 8 bits must be signed; and
- * FLUSH_STEPS(bits), how many steps fit in a vr; UNROLL, in front of loops over lanes and steps. */
+ * What the lanes header gives: LANES rows a vector; vb (LANES * 4 bytes), vi (int32), vf (float),
+ * vr (a running dot product); TILE_V, TILE_T, FLOAT_TILE_T; SIGNED_BYTES when quants of 8 bits must
+ * be signed; and FLUSH_STEPS(bits), how many steps fit in a vr; UNROLL, in front of loops over
+ * lanes and steps. */
 #include "kernels/cpu/matrix_layout.h"
 #include <math.h>
 #include <string.h>
 
 
 enum {
-    NV = QH_GROUP_ROWS / LANES,                 /* vectors across a group */
-    VB = LANES * 4,                             /* bytes of a vector */
+    NV = QH_GROUP_ROWS / LANES,     /* vectors across a group */
+    VB = LANES * 4,                 /* bytes of a vector */
     PANEL_GROUPS = 2,
-    PANEL_K = 768,                              /* with its scales and 6 tokens 40 KB; carries 576 in one */
+    PANEL_K = 768,                  /* with its scales and 6 tokens 40 KB; 576 fit in one */
     PANEL_BLOCKS = PANEL_K / QH_BLOCK_K,
     PANEL_FLOAT_K = 128,
-    STREAM_MAX = 24,                            /* tokens, up to which weights go straight to the dots */
-    STREAM_TOKENS = 4,                          /* so many at a time */
-    AHEAD_FLOAT_BYTES = 2048,
-    AHEAD_BYTES = 8192,                         /* of the loads when streaming: measured, L3 and DRAM */
-    TOKEN_BLOCK_MAX = 240,                      /* tokens that meet one panel; a multiple of all TILE_T */
-    TOKEN_BLOCK_BYTES = 256 << 10,              /* and their blocks, which stay in the L2 cache */
+    STREAM_MAX = 24,                /* tokens, up to which weights go straight to the dots */
+    STREAM_TOKENS = 4,              /* so many at a time */
+    AHEAD_FLOAT_BYTES = 2048,       /* prefetch when streaming: measured on L3 and DRAM */
+    AHEAD_BYTES = 8192,
+    TOKEN_BLOCK_MAX = 240,          /* tokens that meet one panel; a multiple of all TILE_T */
+    TOKEN_BLOCK_BYTES = 256 << 10,  /* and their blocks, which stay in the L2 cache */
 };
 
 /* ---- unpacking ---- */
@@ -85,7 +87,7 @@ QH_BODY super_scales load_super(const uint8_t *p, int v, int kind, bool has_min)
 
 /* Scales and minima of block b of a chunk whose scales are at p: one each, or one a half. */
 QH_BODY void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_scales super, int b, int v,
-                               int scale_k, int kind, bool has_min)
+                         int scale_k, int kind, bool has_min)
 {
     const int groups = QH_BLOCK_K / scale_k;
     if (kind == QH_SCALE_F16) {
@@ -105,7 +107,8 @@ QH_BODY void load_scales(vf scale[2], vf min[2], const uint8_t *p, super_scales 
         } else {
             scale[g] = vf_mul(super.scale, vf_from_vi(c));
             if (has_min)
-                min[g] = vf_mul(super.min, vf_from_vi(vi_load_s8(p + (groups + g) * QH_GROUP_ROWS)));
+                min[g] =
+                    vf_mul(super.min, vf_from_vi(vi_load_s8(p + (groups + g) * QH_GROUP_ROWS)));
         }
     }
 }
@@ -146,26 +149,31 @@ QH_BODY void store_rows(float *y, const vf *sum, int64_t n_rows)
 }
 
 /* One group of rows, n_tokens tokens from t on. */
-QH_BODY void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi, bool is_table, int zero,
-                          int scale_k, int kind, bool has_min, int n_tokens)
+QH_BODY void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi, bool is_table,
+                    int zero, int scale_k, int kind, bool has_min, int n_tokens)
 {
     const int bits = is_table ? 8 : lo + hi, groups = QH_BLOCK_K / scale_k;
     const int steps = scale_k / 4, flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
     const size_t block_bytes = qh_block_quant_bytes(lo, hi);
-    const size_t lines = (qh_chunk_scale_bytes(kind, scale_k, has_min, QH_CHUNK_BLOCKS) / QH_CHUNK_BLOCKS +
-                          block_bytes + QH_LINE_BYTES - 1) / QH_LINE_BYTES;
+    const size_t lines =
+        (qh_chunk_scale_bytes(kind, scale_k, has_min, QH_CHUNK_BLOCKS) / QH_CHUNK_BLOCKS +
+         block_bytes + QH_LINE_BYTES - 1) /
+        QH_LINE_BYTES;
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
     const qh_acts_block *x = qh_acts_blocks(j->a, &at, t0);
     const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * j->m->group_bytes;
     vf sum[STREAM_TOKENS][NV];
-    UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
+    UNROLL for (int t = 0; t < n_tokens; t++)
+        UNROLL for (int v = 0; v < NV; v++) sum[t][v] = vf_zero();
     for (int64_t left = at.n_blocks; left > 0; left -= QH_CHUNK_BLOCKS) {
         const int n = left < QH_CHUNK_BLOCKS ? (int)left : QH_CHUNK_BLOCKS;
-        const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n), *ahead = p + AHEAD_BYTES;
+        const uint8_t *q = p + qh_chunk_scale_bytes(kind, scale_k, has_min, n),
+                      *ahead = p + AHEAD_BYTES;
         super_scales super[NV];
         UNROLL for (int v = 0; v < NV; v++) super[v] = load_super(p, v, kind, has_min);
         for (int b = 0; b < n; b++, q += block_bytes, x++) {
-            UNROLL for (size_t i = 0; i < lines; i++, ahead += QH_LINE_BYTES) __builtin_prefetch(ahead);
+            UNROLL for (size_t i = 0; i < lines; i++, ahead += QH_LINE_BYTES)
+                __builtin_prefetch(ahead);
             UNROLL for (int v = 0; v < NV; v++) {
                 vb w[8];
                 vf scale[2], min[2];
@@ -183,7 +191,8 @@ QH_BODY void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi,
                             dot = run_end(dot, run);
                         }
                         sum[t][v] = add_scaled(sum[t][v], dot, scale[g], x_scale);
-                        if (has_min) sum[t][v] = vf_fma(min[g], vf_load1(x_sum(xb, groups, g)), sum[t][v]);
+                        if (has_min)
+                            sum[t][v] = vf_fma(min[g], vf_load1(x_sum(xb, groups, g)), sum[t][v]);
                     }
                 }
             }
@@ -196,11 +205,12 @@ QH_BODY void stream(const qh_matmul_job *j, int64_t row, int t0, int lo, int hi,
 
 typedef void stream_fn(const qh_matmul_job *j, int64_t row, int t0);
 
-/* Tokens are shared out evenly over passes of at most STREAM_TOKENS: after the first pass the group's
- * bytes are in the L1 or L2 cache. */
+/* Tokens are shared out evenly over passes of at most STREAM_TOKENS: after the first pass the
+ * group's bytes are in the L1 or L2 cache. */
 static void run_streams(const qh_matmul_job *j, stream_fn *const fn[STREAM_TOKENS])
 {
-    const int n_tokens = j->t_end - j->t_begin, n_passes = (n_tokens + STREAM_TOKENS - 1) / STREAM_TOKENS;
+    const int n_tokens = j->t_end - j->t_begin,
+              n_passes = (n_tokens + STREAM_TOKENS - 1) / STREAM_TOKENS;
     for (int64_t row = j->row_begin; row < j->row_end; row += QH_GROUP_ROWS)
         for (int i = 0; i < n_passes; i++) {
             const int from = n_tokens * i / n_passes, to = n_tokens * (i + 1) / n_passes;
@@ -215,10 +225,11 @@ typedef struct {
     float min[PANEL_GROUPS][PANEL_K / 16][QH_GROUP_ROWS];
 } panel __attribute__((aligned(64)));
 
-/* Unpack n_blocks blocks (whole chunks, or to the end of the row) of one group; returns where the next
- * ones are. */
-QH_BODY const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks, size_t ahead_bytes,
-                                        int lo, int hi, bool is_table, int scale_k, int kind, bool has_min)
+/* Unpack n_blocks blocks (whole chunks, or to the end of the row) of one group; returns where the
+ * next ones are. */
+QH_BODY const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n_blocks,
+                                  size_t ahead_bytes, int lo, int hi, bool is_table, int scale_k,
+                                  int kind, bool has_min)
 {
     const int groups = QH_BLOCK_K / scale_k;
     const size_t block_bytes = qh_block_quant_bytes(lo, hi);
@@ -238,7 +249,8 @@ QH_BODY const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n
                 load_scales(scale, min, p, super, b, v, scale_k, kind, has_min);
                 UNROLL for (int g = 0; g < groups; g++) {
                     vf_store(out->scale[group][(c + b) * groups + g] + v * LANES, scale[g]);
-                    if (has_min) vf_store(out->min[group][(c + b) * groups + g] + v * LANES, min[g]);
+                    if (has_min)
+                        vf_store(out->min[group][(c + b) * groups + g] + v * LANES, min[g]);
                 }
             }
         }
@@ -247,8 +259,8 @@ QH_BODY const uint8_t *fill_panel(panel *out, int group, const uint8_t *p, int n
     return p;
 }
 
-/* A tile: vectors of the panel from v0 on (counted over its groups) and tokens from x on, whose blocks
- * [first, first + n_blocks) the panel holds. y: the first row of the panel, first token. */
+/* A tile: vectors of the panel from v0 on (counted over its groups) and tokens from x on, whose
+ * blocks [first, first + n_blocks) the panel holds. y: the first row of the panel, first token. */
 typedef struct {
     const panel *p;
     int v0, first, n_blocks;
@@ -261,7 +273,7 @@ typedef struct {
 typedef void tile_fn(const tile_args *a);
 
 QH_BODY void tile(const tile_args *a, int bits, int zero, int scale_k, bool has_min, int n_vectors,
-                        int n_tokens)
+                  int n_tokens)
 {
     const int groups = QH_BLOCK_K / scale_k, steps = scale_k / 4;
     const int flush = FLUSH_STEPS(bits) < steps ? FLUSH_STEPS(bits) : steps;
@@ -302,7 +314,8 @@ QH_BODY void tile(const tile_args *a, int bits, int zero, int scale_k, bool has_
                     }
                 }
                 UNROLL for (int t = 0; t < n_tokens; t++)
-                    UNROLL for (int v = 0; v < n_vectors; v++) dot[t][v] = run_end(dot[t][v], run[t][v]);
+                    UNROLL for (int v = 0; v < n_vectors; v++)
+                        dot[t][v] = run_end(dot[t][v], run[t][v]);
             }
             UNROLL for (int v = 0; v < n_vectors; v++) {
                 const vf d = vf_load(scale[v] + at * QH_GROUP_ROWS);
@@ -311,7 +324,8 @@ QH_BODY void tile(const tile_args *a, int bits, int zero, int scale_k, bool has_
                 if (has_min) {
                     const vf m = vf_load(min[v] + at * QH_GROUP_ROWS);
                     UNROLL for (int t = 0; t < n_tokens; t++)
-                        sum[t][v] = vf_fma(m, vf_load1(x_sum(x + t * a->ldx, groups, g)), sum[t][v]);
+                        sum[t][v] =
+                            vf_fma(m, vf_load1(x_sum(x + t * a->ldx, groups, g)), sum[t][v]);
                 }
             }
         }
@@ -381,12 +395,13 @@ static int panel_blocks(int n_blocks)
 }
 
 QH_BODY void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo, int hi, bool is_table,
-                         int scale_k, int kind, bool has_min)
+                   int scale_k, int kind, bool has_min)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, false);
-    const int n_blocks = (int)at.n_blocks, step = panel_blocks(n_blocks), block_tokens = token_block(at.record_bytes);
-    const size_t ahead = PANEL_GROUPS * j->m->group_bytes;          /* the same k of the next rows */
-    float edge[TOKEN_BLOCK_MAX][QH_GROUP_ROWS];                     /* rows of a group that is not whole */
+    const int n_blocks = (int)at.n_blocks, step = panel_blocks(n_blocks),
+              block_tokens = token_block(at.record_bytes);
+    const size_t ahead = PANEL_GROUPS * j->m->group_bytes;         /* the same k of the next rows */
+    float edge[TOKEN_BLOCK_MAX][QH_GROUP_ROWS];              /* rows of a group that is not whole */
     panel pan;
     for (int t = j->t_begin; t < j->t_end; t += block_tokens) {
         const int n_tokens = j->t_end - t < block_tokens ? j->t_end - t : block_tokens;
@@ -402,7 +417,8 @@ QH_BODY void tiled(const qh_matmul_job *j, const tile_size *sizes, int lo, int h
             for (int b = 0; b < n_blocks; b += step) {
                 const int n = n_blocks - b < step ? n_blocks - b : step;
                 for (int g = 0; g < n_groups; g++)
-                    p[g] = fill_panel(&pan, g, p[g], n, ahead, lo, hi, is_table, scale_k, kind, has_min);
+                    p[g] = fill_panel(&pan, g, p[g], n, ahead, lo, hi, is_table, scale_k, kind,
+                                      has_min);
                 const tile_args a = {.p = &pan, .first = b, .n_blocks = n, .ldx = at.n_blocks,
                                      .x = qh_acts_blocks(j->a, &at, t), .y = is_edge ? edge[0] : y,
                                      .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
@@ -442,9 +458,11 @@ enum { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16 };
 QH_BODY void load_pair(vf w[2], const uint8_t *p, int v, int kind)
 {
     if (kind == WEIGHT_F32) {
-        UNROLL for (int i = 0; i < 2; i++) w[i] = vf_load((const float *)p + i * QH_GROUP_ROWS + v * LANES);
+        UNROLL for (int i = 0; i < 2; i++)
+            w[i] = vf_load((const float *)p + i * QH_GROUP_ROWS + v * LANES);
     } else if (kind == WEIGHT_F16) {
-        UNROLL for (int i = 0; i < 2; i++) w[i] = vf_load_f16(p + 2 * (i * QH_GROUP_ROWS + v * LANES));
+        UNROLL for (int i = 0; i < 2; i++)
+            w[i] = vf_load_f16(p + 2 * (i * QH_GROUP_ROWS + v * LANES));
     } else {
         const vb b = vb_load(p + 4 * v * LANES);
         w[0] = vf_from_bits(vi_sll(vi_from_vb(b), 16));
@@ -460,8 +478,8 @@ QH_BODY vf load_last(const uint8_t *p, int v, int kind)
     return vf_from_bits(vi_sll(vi_from_vb(vb_load(p + 4 * v * LANES)), 16));
 }
 
-/* n_groups groups of rows from row on; the sums of a row are one chain, so few tokens take two groups
- * at a time to hide its latency. */
+/* n_groups groups of rows from row on; the sums of a row are one chain, so few tokens take two
+ * groups at a time to hide its latency. */
 QH_BODY void stream_float(const qh_matmul_job *j, int64_t row, int kind, int n_groups, int n_tokens)
 {
     const qh_acts_shape at = qh_acts_shape_of(j->m->isa, j->m->dim, true);
@@ -471,12 +489,14 @@ QH_BODY void stream_float(const qh_matmul_job *j, int64_t row, int kind, int n_g
     const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS) * group_bytes;
     vf sum[STREAM_TOKENS][2][NV];
     UNROLL for (int t = 0; t < n_tokens; t++)
-        UNROLL for (int g = 0; g < n_groups; g++) UNROLL for (int v = 0; v < NV; v++) sum[t][g][v] = vf_zero();
+        UNROLL for (int g = 0; g < n_groups; g++)
+            UNROLL for (int v = 0; v < NV; v++) sum[t][g][v] = vf_zero();
     int64_t k = 0;
     for (; k + 2 <= j->m->dim; k += 2, p += pair_bytes)
         UNROLL for (int g = 0; g < n_groups; g++) {
             __builtin_prefetch(p + g * group_bytes + AHEAD_FLOAT_BYTES);
-            if (kind == WEIGHT_F32) __builtin_prefetch(p + g * group_bytes + AHEAD_FLOAT_BYTES + QH_LINE_BYTES);
+            if (kind == WEIGHT_F32)
+                __builtin_prefetch(p + g * group_bytes + AHEAD_FLOAT_BYTES + QH_LINE_BYTES);
             UNROLL for (int v = 0; v < NV; v++) {
                 vf w[2];
                 load_pair(w, p + g * group_bytes, v, kind);
@@ -489,18 +509,20 @@ QH_BODY void stream_float(const qh_matmul_job *j, int64_t row, int kind, int n_g
         UNROLL for (int g = 0; g < n_groups; g++)
             UNROLL for (int v = 0; v < NV; v++)
                 UNROLL for (int t = 0; t < n_tokens; t++)
-                    sum[t][g][v] = vf_fma(load_last(p + g * group_bytes, v, kind), vf_load1(x + t * ldx + k), sum[t][g][v]);
+                    sum[t][g][v] = vf_fma(load_last(p + g * group_bytes, v, kind),
+                                          vf_load1(x + t * ldx + k), sum[t][g][v]);
     UNROLL for (int t = 0; t < n_tokens; t++)
         UNROLL for (int g = 0; g < n_groups; g++)
-            store_rows(j->y + (int64_t)(j->t_begin + t) * j->ldy + row + g * QH_GROUP_ROWS, sum[t][g],
-                       j->row_end - row - g * QH_GROUP_ROWS);
+            store_rows(j->y + (int64_t)(j->t_begin + t) * j->ldy + row + g * QH_GROUP_ROWS,
+                       sum[t][g], j->row_end - row - g * QH_GROUP_ROWS);
 }
 
 QH_BODY void stream_float_rows(const qh_matmul_job *j, int kind, int n_tokens)
 {
     int64_t row = j->row_begin;
     if (n_tokens * NV < 4)
-        for (; row + QH_GROUP_ROWS < j->row_end; row += 2 * QH_GROUP_ROWS) stream_float(j, row, kind, 2, n_tokens);
+        for (; row + QH_GROUP_ROWS < j->row_end; row += 2 * QH_GROUP_ROWS)
+            stream_float(j, row, kind, 2, n_tokens);
     for (; row < j->row_end; row += QH_GROUP_ROWS) stream_float(j, row, kind, 1, n_tokens);
 }
 
@@ -525,7 +547,8 @@ QH_BODY void float_tile(const float_tile_args *a, int n_vectors, int n_tokens)
         UNROLL for (int v = 0; v < n_vectors; v++)
             sum[t][v] = a->k0 ? vf_load(y + t * a->ldy + v * LANES) : vf_zero();
     const float *w[TILE_V];
-    UNROLL for (int v = 0; v < n_vectors; v++) w[v] = a->w[(a->v0 + v) / NV] + (a->v0 + v) % NV * LANES;
+    UNROLL for (int v = 0; v < n_vectors; v++)
+        w[v] = a->w[(a->v0 + v) / NV] + (a->v0 + v) % NV * LANES;
     const float *x = a->x + a->k0;
     for (int64_t k = 0; k < a->n_k; k++) {
         vf wv[TILE_V];
@@ -549,7 +572,8 @@ typedef struct {
     static void float_tile_##suffix##_1(const float_tile_args *a) { float_tile(a, 1, tokens); }
 #define FLOAT_TILE_ENTRY(tokens, suffix) {tokens, float_tile_##suffix##_v, float_tile_##suffix##_1},
 TILE_SIZES(DEFINE_FLOAT_TILE, FLOAT_TILE_T)
-static const float_tile_size float_tiles[N_TILE_SIZES] = {TILE_SIZES(FLOAT_TILE_ENTRY, FLOAT_TILE_T)};
+static const float_tile_size float_tiles[N_TILE_SIZES] = {
+    TILE_SIZES(FLOAT_TILE_ENTRY, FLOAT_TILE_T)};
 
 static void run_float_tiles(float_tile_args a, int n_groups, int n_tokens)
 {
@@ -577,7 +601,8 @@ QH_BODY void fill_float_panel(float *dst, const uint8_t *p, int64_t n_k, int kin
             load_pair(w, p, v, kind);
             UNROLL for (int i = 0; i < 2; i++) vf_store(dst + i * QH_GROUP_ROWS + v * LANES, w[i]);
         }
-    if (k < n_k) UNROLL for (int v = 0; v < NV; v++) vf_store(dst + v * LANES, load_last(p, v, kind));
+    if (k < n_k)
+        UNROLL for (int v = 0; v < NV; v++) vf_store(dst + v * LANES, load_last(p, v, kind));
 }
 
 QH_BODY void tiled_float(const qh_matmul_job *j, int kind)
@@ -595,12 +620,15 @@ QH_BODY void tiled_float(const qh_matmul_job *j, int kind)
             const bool is_edge = n_rows < QH_GROUP_ROWS;
             n_groups = n_rows >= 2 * QH_GROUP_ROWS ? 2 : 1;
             float *const y = j->y + (int64_t)t * j->ldy + row;
-            float_tile_args a = {.x = qh_acts_floats(j->a, &at, t), .ldx = at.float_bytes / sizeof(float),
-                                 .y = is_edge ? edge[0] : y, .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
+            float_tile_args a = {.x = qh_acts_floats(j->a, &at, t),
+                                 .ldx = at.float_bytes / sizeof(float),
+                                 .y = is_edge ? edge[0] : y,
+                                 .ldy = is_edge ? QH_GROUP_ROWS : j->ldy};
             for (a.k0 = 0; a.k0 < j->m->dim; a.k0 += PANEL_FLOAT_K) {
                 a.n_k = j->m->dim - a.k0 < PANEL_FLOAT_K ? j->m->dim - a.k0 : PANEL_FLOAT_K;
                 for (int g = 0; g < n_groups; g++) {
-                    const uint8_t *p = j->m->data + (size_t)(row / QH_GROUP_ROWS + g) * j->m->group_bytes +
+                    const uint8_t *p = j->m->data +
+                                       (size_t)(row / QH_GROUP_ROWS + g) * j->m->group_bytes +
                                        (size_t)a.k0 * k_bytes;
                     if (kind != WEIGHT_F32) fill_float_panel(pan[g], p, a.n_k, kind);
                     a.w[g] = kind == WEIGHT_F32 ? (const float *)p : pan[g];
@@ -630,8 +658,8 @@ static void matmul_BF16(const qh_matmul_job *j) { matmul_float(j, WEIGHT_BF16); 
 
 /* ---- quantizing activations ---- */
 
-/* One block: n <= 32 floats, the rest counts as zero. What is not finite becomes the scale, over quants
- * of 0, and makes every product of the block NaN. */
+/* One block: n <= 32 floats, the rest counts as zero. What is not finite becomes the scale, over
+ * quants of 0, and makes every product of the block NaN. */
 static void quantize_block(qh_acts_block *out, const float *x, int n)
 {
     float pad[QH_BLOCK_K] = {0};

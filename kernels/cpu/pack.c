@@ -41,8 +41,8 @@ size_t qh_group_bytes(qh_dtype t, int64_t dim)
     return n;
 }
 
-/* Up to 256 k of one row. f16[b], f16_min[b]: of block b (F16 scales); [0] the super scale and minimum
- * of the K types, whose code[g], code_min[g] belong to group g of 16 or 32 k. */
+/* Up to 256 k of one row. f16[b], f16_min[b]: of block b (F16 scales); [0] the super scale and
+ * minimum of the K types, whose code[g], code_min[g] belong to group g of 16 or 32 k. */
 typedef struct {
     uint8_t q[QH_CHUNK_K];
     uint16_t f16[QH_CHUNK_BLOCKS], f16_min[QH_CHUNK_BLOCKS];
@@ -178,7 +178,8 @@ static void unpack_Q5_K(plain_chunk *c, int b, const uint8_t *p)
     }
 }
 
-/* ql[128], qh[64], scales s8[16], d: in each half of 128, 64 bytes of nibbles and 32 of 2-bit planes. */
+/* ql[128], qh[64], scales s8[16], d: in each half of 128, 64 bytes of nibbles and 32 of 2-bit
+ * planes. */
 static void unpack_Q6_K(plain_chunk *c, int b, const uint8_t *p)
 {
     (void)b;
@@ -290,14 +291,16 @@ static int chunk_blocks(int64_t dim, int64_t k)
     return (int)((dim - k < QH_CHUNK_K ? dim - k : QH_CHUNK_K) / QH_BLOCK_K);
 }
 
-static void pack_quants(uint8_t *dst, const qh_layout *l, const qh_tensor *t, int64_t row, int n_rows)
+static void pack_quants(uint8_t *dst, const qh_layout *l, const qh_tensor *t, int64_t row,
+                        int n_rows)
 {
     const size_t row_bytes = qh_dtype_row_bytes(t->dtype, t->dim);
     plain_chunk rows[QH_GROUP_ROWS];
-    memset(rows, 0, sizeof rows);                               /* rows that are not there are zero */
+    memset(rows, 0, sizeof rows);                             /* rows that are not there are zero */
     for (int64_t k = 0; k < t->dim; k += QH_CHUNK_K) {
         const int n_blocks = chunk_blocks(t->dim, k);
-        const size_t at = (size_t)(k / qh_dtype_block_len(t->dtype)) * qh_dtype_block_bytes(t->dtype);
+        const size_t at =
+            (size_t)(k / qh_dtype_block_len(t->dtype)) * qh_dtype_block_bytes(t->dtype);
         for (int r = 0; r < n_rows; r++)
             unpack_chunk(&rows[r], t->dtype,
                          (const uint8_t *)t->data + (size_t)(row + r) * row_bytes + at, n_blocks);
@@ -375,12 +378,14 @@ static int read_plane(const uint8_t *p, int bits, int step, int at)
     return p[step % bits * QH_STEP_BYTES + at] >> (step / bits * bits) & ((1 << bits) - 1);
 }
 
-static void unpack_row(const qh_matrix *m, const qh_layout *l, const uint8_t *p, int lane, float *dst)
+static void unpack_row(const qh_matrix *m, const qh_layout *l, const uint8_t *p, int lane,
+                       float *dst)
 {
     const size_t block_bytes = qh_block_quant_bytes(l->lo_bits, l->hi_bits);
     for (int64_t k = 0; k < m->dim; k += QH_CHUNK_K) {
         const int n_blocks = chunk_blocks(m->dim, k);
-        const uint8_t *q = p + qh_chunk_scale_bytes(l->scale_kind, l->scale_k, l->has_min, n_blocks);
+        const uint8_t *q =
+            p + qh_chunk_scale_bytes(l->scale_kind, l->scale_k, l->has_min, n_blocks);
         for (int b = 0; b < n_blocks; b++, q += block_bytes, dst += QH_BLOCK_K) {
             const block_scales s = read_scales(p, l, b, lane);
             for (int i = 0; i < QH_BLOCK_K; i++) {
@@ -403,11 +408,13 @@ void qh_matrix_row(const qh_matrix *m, int64_t row, float *dst)
     const uint8_t *p = m->data + (size_t)(row / QH_GROUP_ROWS) * m->group_bytes;
     const int lane = (int)(row % QH_GROUP_ROWS);
     if (m->isa == QH_ISA_REF) {
-        qh_dequantize(m->dtype, dst, p + (size_t)lane * qh_dtype_row_bytes(m->dtype, m->dim), m->dim);
+        qh_dequantize(m->dtype, dst, p + (size_t)lane * qh_dtype_row_bytes(m->dtype, m->dim),
+                      m->dim);
     } else if (l) {
         unpack_row(m, l, p, lane, dst);
     } else {
-        const int64_t size = (int64_t)qh_dtype_block_bytes(m->dtype), pair = m->dtype == QH_BF16 ? 2 : 1;
+        const int64_t size = (int64_t)qh_dtype_block_bytes(m->dtype),
+                      pair = m->dtype == QH_BF16 ? 2 : 1;
         for (int64_t k = 0; k < m->dim; k++)
             qh_dequantize(m->dtype, dst + k,
                           p + ((k / pair * QH_GROUP_ROWS + lane) * pair + k % pair) * size, 1);

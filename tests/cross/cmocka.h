@@ -1,5 +1,5 @@
-/* cmocka.h - the part of cmocka's interface that tests/unit/test.h uses, for cross-built tests: there
- * is no cmocka for the other architecture. A failing check ends its test, not the program. */
+/* cmocka.h - the part of cmocka's interface that tests/unit/test.h uses, for cross-built tests:
+ * there is no cmocka for the other architecture. A failing check ends its test, not the program. */
 #pragma once
 #include <setjmp.h>
 #include <stdarg.h>
@@ -52,8 +52,8 @@ static inline void _assert_string_equal(const char *a, const char *b, const char
     _fail(file, line);
 }
 
-static inline int _cmocka_run_group_tests(const char *group, const struct CMUnitTest *tests, size_t n,
-                                          void *setup, void *teardown)
+static inline int _cmocka_run_group_tests(const char *group, const struct CMUnitTest *tests,
+                                          size_t n, void *setup, void *teardown)
 {
     static const char *const words[] = {"OK", "FAILED", "SKIPPED"};
     volatile int n_failed = 0;

@@ -1,11 +1,12 @@
-/* matmul_bench.c - speed of the matrix kernels of each type and level, beside this machine's ceilings.
+/* matmul_bench.c - speed of the matrix kernels of each type and level, beside this machine's
+ * ceilings.
  *
  *     matmul_bench [-l LEVEL] [-d DTYPE] [-t THREADS] [-r ROUNDS] [-m MEGABYTES]
  *
  * Prefill: 512 tokens against the shapes of a 135M model, GOP/s (2 operations a weight and token).
- * Decode: 1, 4, 8 and 16 tokens against matrices of MEGABYTES of packed weights in all, GB/s of weights.
- * The ceilings, measured between the rounds: the level's dot instruction in registers, and a plain
- * read of as many bytes. Figures are the best of the rounds. */
+ * Decode: 1, 4, 8 and 16 tokens against matrices of MEGABYTES of packed weights in all, GB/s of
+ * weights. The ceilings, measured between the rounds: the level's dot instruction in registers, and
+ * a plain read of as many bytes. Figures are the best of the rounds. */
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/thread.h"
@@ -139,7 +140,7 @@ typedef struct {
 } model;
 
 static const int64_t shapes[][2] = {{1536, 576}, {576, 1536}, {576, 576}};         /* rows, width */
-static const int64_t shapes_k[][2] = {{1536, 512}, {512, 1536}, {512, 512}};       /* in blocks of 256 */
+static const int64_t shapes_k[][2] = {{1536, 512}, {512, 1536}, {512, 512}};  /* in blocks of 256 */
 
 /* A tensor of random quants with small scales; floats in [-1, 1]. */
 static void fill_random(uint8_t *p, qh_dtype t, size_t n_blocks)
@@ -154,10 +155,14 @@ static void fill_random(uint8_t *p, qh_dtype t, size_t n_blocks)
         if (t == QH_F32) p[3] = 0x3f;
         else if (t == QH_F16) p[1] = 0x38;
         else if (t == QH_BF16) p[1] = 0x3f;
-        else if (t == QH_Q2_K) memcpy(p + 80, &h, 2), memcpy(p + 82, &h, 2);
+        else if (t == QH_Q2_K) {
+            memcpy(p + 80, &h, 2);
+            memcpy(p + 82, &h, 2);
+        }
         else if (t == QH_Q3_K) memcpy(p + 108, &h, 2);
         else if (t == QH_Q6_K) memcpy(p + 208, &h, 2);
-        else memcpy(p, &h, 2), memcpy(p + 2, &h, t == QH_Q4_1 || t == QH_Q5_1 || t == QH_Q4_K || t == QH_Q5_K ? 2 : 0);
+        else memcpy(p, &h, 2);
+        if (t == QH_Q4_1 || t == QH_Q5_1 || t == QH_Q4_K || t == QH_Q5_K) memcpy(p + 2, &h, 2);
     }
 }
 
@@ -258,7 +263,9 @@ static void bench(qh_isa isa, qh_dtype t)
 {
     static const int tokens[] = {1, 4, 8, 16};
     model mo = model_of(isa, t, (size_t)n_megabytes << 20);
-    product_job j = {.mo = &mo, .n_tokens = PREFILL_TOKENS, .y = qh_alloc0(sizeof(float) * PREFILL_TOKENS * 1536)};
+    product_job j = {.mo = &mo,
+                     .n_tokens = PREFILL_TOKENS,
+                     .y = qh_alloc0(sizeof(float) * PREFILL_TOKENS * 1536)};
     j.acts[0] = acts_of(isa, PREFILL_TOKENS, mo.all[0].m.dim);
     j.acts[1] = acts_of(isa, PREFILL_TOKENS, mo.all[1].m.dim);
     double operations = 0, prefill_s[3] = {1e9, 1e9, 1e9}, top = 0, read = 0, decode[4] = {0};
@@ -279,9 +286,9 @@ static void bench(qh_isa isa, qh_dtype t)
         read = best(read, (double)mo.len_bytes / time_parts(run_read, &mo) * 1e-9);
     }
     const double prefill = operations / (prefill_s[0] + prefill_s[1] + prefill_s[2]) * 1e-9;
-    printf("%-10s %-7s %9.0f %8.0f %5.0f%% %9.1f %7.1f %5.0f%% %7.1f %7.1f %7.1f\n", qh_isa_name(isa), qh_dtype_name(t),
-           prefill, top, top > 0 ? 100 * prefill / top : 0.0, decode[0], read, 100 * decode[0] / read, decode[1],
-           decode[2], decode[3]);
+    printf("%-10s %-7s %9.0f %8.0f %5.0f%% %9.1f %7.1f %5.0f%% %7.1f %7.1f %7.1f\n",
+           qh_isa_name(isa), qh_dtype_name(t), prefill, top, top > 0 ? 100 * prefill / top : 0.0,
+           decode[0], read, 100 * decode[0] / read, decode[1], decode[2], decode[3]);
     fflush(stdout);
     qh_free(j.y);
     free(j.acts[0].data);
@@ -291,7 +298,8 @@ static void bench(qh_isa isa, qh_dtype t)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: matmul_bench [-l LEVEL] [-d DTYPE] [-t THREADS] [-r ROUNDS] [-m MEGABYTES]\n");
+    fprintf(stderr,
+            "usage: matmul_bench [-l LEVEL] [-d DTYPE] [-t THREADS] [-r ROUNDS] [-m MEGABYTES]\n");
     return 2;
 }
 
@@ -307,14 +315,15 @@ int main(int argc, char **argv)
         else return usage();
     }
     if (n_threads < 1 || n_threads > MAX_THREADS || n_rounds < 1 || n_megabytes < 1) return usage();
-    printf("%d threads, prefill of %d tokens in GOP/s; decode over %d MB in GB/s\n", n_threads, PREFILL_TOKENS,
-           n_megabytes);
-    printf("%-10s %-7s %9s %8s %6s %9s %7s %6s %7s %7s %7s\n", "level", "type", "prefill", "ceiling", "", "decode 1",
-           "read", "", "dec. 4", "dec. 8", "dec. 16");
+    printf("%d threads, prefill of %d tokens in GOP/s; decode over %d MB in GB/s\n", n_threads,
+           PREFILL_TOKENS, n_megabytes);
+    printf("%-10s %-7s %9s %8s %6s %9s %7s %6s %7s %7s %7s\n", "level", "type", "prefill",
+           "ceiling", "", "decode 1", "read", "", "dec. 4", "dec. 8", "dec. 16");
     for (qh_isa isa = QH_ISA_SCALAR; isa < QH_N_ISA; isa = (qh_isa)(isa + 1)) {
         if (!qh_isa_is_available(isa) || (level && strcmp(level, qh_isa_name(isa)))) continue;
         for (uint32_t n = 0; n < 64; n++)
-            if (qh_dtype_is_known(n) && (!dtype || !strcmp(dtype, qh_dtype_name((qh_dtype)n)))) bench(isa, (qh_dtype)n);
+            if (qh_dtype_is_known(n) && (!dtype || !strcmp(dtype, qh_dtype_name((qh_dtype)n))))
+                bench(isa, (qh_dtype)n);
     }
     return 0;
 }

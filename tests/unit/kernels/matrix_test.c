@@ -1,5 +1,5 @@
-/* Packed matrices and their products, every stored type at every level this machine has. Weights are
- * random blocks in file form; the oracle dequantizes them and sums in double. */
+/* Packed matrices and their products, every stored type at every level this machine has. Weights
+ * are random blocks in file form; the oracle dequantizes them and sums in double. */
 #include "test.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -109,7 +109,8 @@ static fixture fixture_of(qh_isa isa, qh_dtype t, int64_t n_rows, int64_t dim)
     fixture f = {.t = random_tensor(t, n_rows, dim)};
     f.w = qh_alloc0(sizeof *f.w * (size_t)(n_rows * dim));
     for (int64_t r = 0; r < n_rows; r++)
-        qh_dequantize(t, f.w + r * dim, (const uint8_t *)f.t.data + (size_t)r * qh_dtype_row_bytes(t, dim), dim);
+        qh_dequantize(t, f.w + r * dim,
+                      (const uint8_t *)f.t.data + (size_t)r * qh_dtype_row_bytes(t, dim), dim);
     pack(&f, isa);
     return f;
 }
@@ -124,14 +125,16 @@ static void free_fixture(fixture *f)
 static float *random_acts(int n_tokens, int64_t dim)
 {
     float *x = qh_alloc0(sizeof *x * (size_t)(n_tokens * dim));
-    for (int64_t i = 0; i < n_tokens * dim; i++) x[i] = uniform(-1, 1) * (i / 32 % 3 ? 1.0f : 20.0f);
+    for (int64_t i = 0; i < n_tokens * dim; i++)
+        x[i] = uniform(-1, 1) * (i / 32 % 3 ? 1.0f : 20.0f);
     return x;
 }
 
 static qh_acts acts_of(qh_isa isa, const float *x, int n_tokens, int64_t dim, bool has_float)
 {
     qh_acts a;
-    qh_acts_init(&a, isa, n_tokens, dim, has_float, alloc_lines(qh_acts_bytes(isa, n_tokens, dim, has_float)));
+    qh_acts_init(&a, isa, n_tokens, dim, has_float,
+                 alloc_lines(qh_acts_bytes(isa, n_tokens, dim, has_float)));
     qh_acts_set(&a, x, dim, 0, n_tokens / 2);
     qh_acts_set(&a, x, dim, n_tokens / 2, n_tokens);
     return a;
@@ -151,14 +154,17 @@ static void rounded_acts(double *out, const float *x, int64_t dim, const qh_matr
 {
     if (qh_matrix_needs_float(m)) {
         const bool is_bf16 = m->isa == QH_ISA_AVX512BF16 && m->dtype == QH_BF16;
-        for (int64_t k = 0; k < dim; k++) out[k] = is_bf16 ? qh_bf16_to_f32(qh_f32_to_bf16(x[k])) : x[k];
+        for (int64_t k = 0; k < dim; k++)
+            out[k] = is_bf16 ? qh_bf16_to_f32(qh_f32_to_bf16(x[k])) : x[k];
         return;
     }
     for (int64_t b = 0; b < dim; b += 32) {
         float amax = 0;
         for (int64_t k = b; k < b + 32; k++) amax = fmaxf(amax, fabsf(x[k]));
         for (int64_t k = b; k < b + 32; k++)
-            out[k] = amax > 0 ? (double)nearbyintf(x[k] * (127.0f / amax)) * (double)(amax / 127.0f) : 0;
+            out[k] = amax > 0
+                         ? (double)nearbyintf(x[k] * (127.0f / amax)) * (double)(amax / 127.0f)
+                         : 0;
     }
 }
 
@@ -178,9 +184,10 @@ static void check_product(const fixture *f, const float *x, int n_tokens, const 
             }
             const double got = (double)y[t * n_rows + r];
             if (!(fabs(got - sum) <= magnitude * 2e-6 * sqrt((double)dim) + 1e-30)) {
-                print_error("%s at %s, %lld x %lld, %d tokens: y[%d][%lld] = %g, want %g (magnitude %g)\n",
-                            qh_dtype_name(f->t.dtype), qh_isa_name(f->m.isa), (long long)n_rows,
-                            (long long)dim, n_tokens, t, (long long)r, got, sum, magnitude);
+                print_error(
+                    "%s at %s, %lld x %lld, %d tokens: y[%d][%lld] = %g, want %g (magnitude %g)\n",
+                    qh_dtype_name(f->t.dtype), qh_isa_name(f->m.isa), (long long)n_rows,
+                    (long long)dim, n_tokens, t, (long long)r, got, sum, magnitude);
                 fail();
             }
         }
@@ -197,7 +204,9 @@ static int widths_of(qh_dtype t, int64_t out[8])
 {
     static const int64_t plain[] = {1, 31, 100, 129, 577, 1536}, blocks[] = {32, 64, 96, 576, 1536},
                          supers[] = {256, 512, 768, 1280};
-    const int64_t *from = qh_dtype_block_len(t) == 1 ? plain : qh_dtype_block_len(t) == 32 ? blocks : supers;
+    const int64_t *from = qh_dtype_block_len(t) == 1    ? plain
+                          : qh_dtype_block_len(t) == 32 ? blocks
+                                                        : supers;
     const int n = qh_dtype_block_len(t) == 1 ? 6 : qh_dtype_block_len(t) == 32 ? 5 : 4;
     memcpy(out, from, sizeof *out * (size_t)n);
     return n;
@@ -288,7 +297,8 @@ TEST(many_tokens_and_wide_rows_cross_every_blocking)
         const int64_t dim = 1792;
         if (isa == QH_ISA_REF) continue;
         fixture f = fixture_of(isa, types[i], ROWS, dim);
-        float *x = random_acts(TOKENS, dim), *y = poisoned(TOKENS * ROWS), *want = poisoned(TOKENS * ROWS);
+        float *x = random_acts(TOKENS, dim), *y = poisoned(TOKENS * ROWS),
+              *want = poisoned(TOKENS * ROWS);
         qh_acts a = acts_of(isa, x, TOKENS, dim, qh_matrix_needs_float(&f.m));
         qh_matmul(&f.m, &a, 0, TOKENS, 0, ROWS, y, ROWS);
         for (int t = 0; t < TOKENS; t++) qh_matmul(&f.m, &a, t, t + 1, 0, ROWS, want, ROWS);
@@ -326,7 +336,8 @@ TEST(only_the_asked_part_of_y_is_written)
     }
 }
 
-/* Integer dots are exact and the float steps are the same, so quantized types agree between levels. */
+/* Integer dots are exact and the float steps are the same, so quantized types agree between levels.
+ * */
 TEST(levels_agree_to_the_bit_on_quantized_types)
 {
     enum { ROWS = 48, TOKENS = 7, DIM = 768 };
@@ -366,7 +377,8 @@ TEST(both_encodings_of_avxvnni_agree)
     const int at[] = {QH_DTYPE_AT_Q4_1, QH_DTYPE_AT_Q8_0, QH_DTYPE_AT_Q6_K, QH_DTYPE_AT_IQ4_NL};
     for (int i = 0; i < 4; i++) {
         fixture f = fixture_of(QH_ISA_AVXVNNI, types[i], ROWS, DIM);
-        float *x = random_acts(TOKENS, DIM), *want = poisoned(TOKENS * ROWS), *y = poisoned(TOKENS * ROWS);
+        float *x = random_acts(TOKENS, DIM), *want = poisoned(TOKENS * ROWS),
+              *y = poisoned(TOKENS * ROWS);
         qh_acts a = acts_of(QH_ISA_AVXVNNI, x, TOKENS, DIM, false);
         qh_matmul(&f.m, &a, 0, TOKENS, 0, ROWS, want, ROWS);
         f.m.matmul = qh_matrix_avxvnni_evex.matmul[at[i]];
@@ -391,7 +403,8 @@ TEST(extreme_quants_do_not_saturate)
         fixture f = fixture_of(isa, t, ROWS, DIM);
         int at[2];
         scale_offsets(t, at);
-        const size_t bytes = qh_dtype_block_bytes(t), n = ROWS * DIM / (size_t)qh_dtype_block_len(t);
+        const size_t bytes = qh_dtype_block_bytes(t),
+                     n = ROWS * DIM / (size_t)qh_dtype_block_len(t);
         for (size_t b = 0; b < n; b++) {
             uint8_t *p = (uint8_t *)f.t.data + b * bytes;
             memset(p, fill ? 0x80 : 0xff, bytes);
@@ -399,7 +412,8 @@ TEST(extreme_quants_do_not_saturate)
             for (int s = 0; s < 2; s++) if (at[s] >= 0) put_f16(p + at[s], 0.01f);
         }
         for (int64_t r = 0; r < ROWS; r++)
-            qh_dequantize(t, f.w + r * DIM, (uint8_t *)f.t.data + (size_t)r * qh_dtype_row_bytes(t, DIM), DIM);
+            qh_dequantize(t, f.w + r * DIM,
+                          (uint8_t *)f.t.data + (size_t)r * qh_dtype_row_bytes(t, DIM), DIM);
         free(f.m.data);
         pack(&f, isa);
         float x[8 * DIM], y[8 * ROWS];
@@ -445,9 +459,11 @@ TEST(a_width_that_is_no_multiple_of_the_block_is_refused_by_name)
 {
     qh_err err = {0};
     qh_matrix m;
-    qh_tensor t = {.data = "", .dtype = QH_Q4_K, .n_rows = 4, .dim = 320, .name = "blk.0.ffn_up.weight"};
+    qh_tensor t = {
+        .data = "", .dtype = QH_Q4_K, .n_rows = 4, .dim = 320, .name = "blk.0.ffn_up.weight"};
     CHECK_STATUS(qh_matrix_init(&m, QH_ISA_SCALAR, &t, NULL, &err), QH_EFORMAT);
-    CHECK(strstr(err.msg, "blk.0.ffn_up.weight") && strstr(err.msg, "320") && strstr(err.msg, "Q4_K"));
+    CHECK(strstr(err.msg, "blk.0.ffn_up.weight") && strstr(err.msg, "320") &&
+          strstr(err.msg, "Q4_K"));
 }
 
 TEST_MAIN()
