@@ -84,7 +84,15 @@ bool qh_isa_is_available(qh_isa isa)
     return false;
 }
 
-bool qh_isa_has_vex_vnni(void) { return detect().vex_vnni; }
+/* Asked for each row of activations, and under a hypervisor CPUID takes some 30 us: remembered. Two
+ * threads may both find out; they find the same. */
+bool qh_isa_has_vex_vnni(void)
+{
+    enum { UNKNOWN, NO, YES };
+    static _Atomic int known = UNKNOWN;
+    if (known == UNKNOWN) known = detect().vex_vnni ? YES : NO;
+    return known == YES;
+}
 
 const char *qh_isa_name(qh_isa isa)
 {
