@@ -119,6 +119,11 @@ class Host:
         return self.ask("POST", path, body, headers)
 
 
+def is_sanitized():
+    """Whether the host was built with the address sanitizer."""
+    return b"__asan_init" in pathlib.Path(BUILD, "tests", "lua_host").read_bytes()
+
+
 def error_of(reply):
     """The error object of a reply in the shape of the OpenAI API."""
     error = json.loads(reply.body)["error"]

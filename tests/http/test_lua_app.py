@@ -59,7 +59,7 @@ FILES = {"lib/words.lua": "return { word = 'from a module' }", "lib/lazy.lua": "
 
 @pytest.fixture(scope="module")
 def host():
-    with Host(APP, {"echo": ECHO % 400}, FILES) as h:
+    with Host(APP, {"echo": ECHO % 400}, FILES, ["--heap-mb", "16"]) as h:
         h.wait_log("app.loaded")
         yield h
 

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 
-from lua_client import ECHO, Host
+from lua_client import ECHO, Host, is_sanitized
 from net_client import Reply, request
 
 APP = """
@@ -191,7 +191,8 @@ def test_memory_is_flat_over_many_reloads():
             h.wait_log("app.loaded", start=start)
             if n in (20, 81):
                 rss.append(int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{h.proc.pid}/status").read())[1]))
-        assert rss[1] - rss[0] < 4000, rss
+        if not is_sanitized():                  # which keeps freed memory for a while
+            assert rss[1] - rss[0] < 4000, rss
         assert h.stats()["generations"] <= 2
 
 
