@@ -84,8 +84,8 @@ typedef struct {
     qh_job_id job;
     int choice;                                 /* 0 .. n_choices-1 */
     enum { QH_EVENT_PROMPT, QH_EVENT_TEXT, QH_EVENT_DONE } type;
-    /* PROMPT: tokens[] are the prompt's after the first, with logprobs (only when asked); a long prompt
-     * comes in several events, in order, all before the first TEXT.
+    /* PROMPT, of choice 0: tokens[] are the prompt's after the first, with logprobs; only when asked. A long one
+     * comes in several events, in order, all before its first TEXT.
      * TEXT: whole UTF-8 characters, maybe empty while a stop string or character is held back, and
      * the tokens sampled since the last event; text and tokens need not line up. */
     char *text;
