@@ -13,9 +13,9 @@
  * horizontal sum is needed. The ref level stores float, keys [token][dim] then values.
  *
  * Exactness: a score is one chain of additions over dim in order. Keys are taken page by page with
- * an online softmax; every RANGE_TOKENS keys start afresh and the ranges are merged in order. Masked
- * keys weigh exactly 0 and change no bit. So a row's result does not depend on which rows are
- * computed with it, on how many keys lie behind it, or on which thread took which range: decode
+ * an online softmax; every RANGE_TOKENS keys start afresh and the ranges are merged in order.
+ * Masked keys weigh exactly 0 and change no bit. So a row's result does not depend on which rows
+ * are computed with it, on how many keys lie behind it, or on which thread took which range: decode
  * splits a long sequence by ranges, prefill walks them one after the other.
  *
  * A state is one row of floats for each query: out[d] (not yet divided by the weight), max score,

@@ -90,7 +90,7 @@ static void prepare(const qh_attn_job *job)
     const vf scale = vset1(job->scale * LOG2_E);
     for (int i = 0; i < n; i += VL) {
         vf v = vmul(vload(job->q + i), scale);
-#ifdef QH_BF16_DOT              /* shorter than what it replaces: from front to back nothing is lost */
+#ifdef QH_BF16_DOT /* shorter than what it replaces: from front to back nothing is lost */
         _mm256_storeu_si256((__m256i *)((uint16_t *)job->q + i), (__m256i)_mm512_cvtneps_pbh(v));
 #else
         vstore(job->q + i, v);
@@ -104,8 +104,8 @@ INLINE __m512 dot_pairs(__m512 acc, vpairs a, uint32_t b)
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)_mm512_set1_epi32((int)b));
 }
 
-INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys, int n_pairs,
-                       const uint32_t *next)
+INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys,
+                       int n_pairs, const uint32_t *next)
 {
     const uint32_t *pairs = (const uint32_t *)q;
     vf acc[QB][KB];
@@ -121,7 +121,8 @@ INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint3
 #pragma GCC unroll 8
         for (int i = 0; i < nq; i++)
 #pragma GCC unroll 8
-            for (int j = 0; j < KB; j++) acc[i][j] = dot_pairs(acc[i][j], k[j], pairs[i * QUERY_LEN(d) + p]);
+            for (int j = 0; j < KB; j++)
+                acc[i][j] = dot_pairs(acc[i][j], k[j], pairs[i * QUERY_LEN(d) + p]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < nq; i++)
@@ -129,8 +130,8 @@ INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint3
         for (int j = 0; j < KB; j++) vstore(t->score[i] + j * VL, acc[i][j]);
 }
 #else
-INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys, int n_pairs,
-                       const uint32_t *next)
+INLINE void score_tile(const int nq, tile *t, const float *q, int d, const uint32_t *keys,
+                       int n_pairs, const uint32_t *next)
 {
     for (int first = 0; first < KV; first += KB) {
         vf acc[QB][KB];
@@ -203,7 +204,8 @@ INLINE float weigh(tile *t, int i)
     for (int j = 0; j < KV; j++) w[j] = weight_of(vsub(vload(t->score[i] + j * VL), max));
 #ifdef QH_BF16_DOT
     for (int j = 0; j < KV; j += 2)
-        _mm512_storeu_si512(t->weight[i] + j * VL / 2, (__m512i)_mm512_cvtne2ps_pbh(w[j + 1], w[j]));
+        _mm512_storeu_si512(t->weight[i] + j * VL / 2,
+                            (__m512i)_mm512_cvtne2ps_pbh(w[j + 1], w[j]));
 #else
     for (int j = 0; j < KV; j++) vstore(t->score[i] + j * VL, w[j]);
 #endif
@@ -213,8 +215,8 @@ INLINE float weigh(tile *t, int i)
 }
 
 /* out[i] = out[i] * shrink[i] + weights * values, for DB vectors of dimensions. */
-INLINE void weighted_sum(const int nq, const int nd, tile *t, float *out, int len, const uint32_t *values,
-                         int d, int n_pairs, const uint32_t *next)
+INLINE void weighted_sum(const int nq, const int nd, tile *t, float *out, int len,
+                         const uint32_t *values, int d, int n_pairs, const uint32_t *next)
 {
     vf acc[QB][DB];
 #pragma GCC unroll 8
@@ -254,7 +256,8 @@ INLINE void weighted_sum(const int nq, const int nd, tile *t, float *out, int le
 }
 
 /* One page of keys for nq neighbouring queries, the first of which is query `first`. */
-INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, int first, float *states)
+INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, int first,
+                        float *states)
 {
     const int d = qh_attn_padded(job->head_dim), len = d + QH_ATTN_STATE_EXTRA;
     int n_valid[QB], n_keys = 0;
@@ -266,7 +269,8 @@ INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, in
     if (n_keys == 0) return;
     const bool is_last = page_index == (job->first_pos + job->n_rows - 1) / T;
     const unsigned char *block = job->blocks + (size_t)job->pages[page_index] * job->page_bytes;
-    const unsigned char *next = is_last ? block : job->blocks + (size_t)job->pages[page_index + 1] * job->page_bytes;
+    const unsigned char *next =
+        is_last ? block : job->blocks + (size_t)job->pages[page_index + 1] * job->page_bytes;
     const uint32_t *values = values_of(block, d), *next_values = values_of(next, d);
     tile t;
     for (int i = nq; i < VL; i++) t.old_max[i] = t.new_max[i] = 0;
@@ -289,7 +293,8 @@ INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, in
     int c = 0;
     for (; c + DIM_BLOCK <= d; c += DIM_BLOCK)
         weighted_sum(nq, DB, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
-    for (; c < d; c += VL) weighted_sum(nq, 1, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
+    for (; c < d; c += VL)
+        weighted_sum(nq, 1, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
 }
 
 static void attend_queries(int nq, const qh_attn_job *job, int page_index, int first, float *states)

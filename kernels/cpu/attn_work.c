@@ -3,12 +3,12 @@
 #include "kernels/cpu/attention.h"
 
 enum {
-    BLOCK_QUERIES = 96,             /* of an item: enough to reuse a page from the first-level cache */
-    ITEMS_PER_THREAD = 4,           /* aimed at, so that a slow thread holds up little */
+    BLOCK_QUERIES = 96,   /* of an item: enough to reuse a page from the first-level cache */
+    ITEMS_PER_THREAD = 4, /* aimed at, so that a slow thread holds up little */
 };
 
-void qh_attn_work_size(qh_attn_work *w, const qh_backend_limits *limits, int n_kv_heads, int n_group,
-                       int n_threads)
+void qh_attn_work_size(qh_attn_work *w, const qh_backend_limits *limits, int n_kv_heads,
+                       int n_group, int n_threads)
 {
     *w = (qh_attn_work){.n_kv_heads = n_kv_heads, .n_threads = n_threads};
     w->max_block_rows = n_group < BLOCK_QUERIES ? BLOCK_QUERIES / n_group : 1;
@@ -33,8 +33,8 @@ static void push_row(qh_attn_work *w, qh_attn_item item, int64_t share)
     }
     int n_ranges = item.n_ranges;
     item.split = w->n_splits++;
-    w->splits[item.split] =
-        (qh_attn_split){.state = w->n_states, .n_ranges = n_ranges, .n_items = n_items, .n_left = n_items};
+    w->splits[item.split] = (qh_attn_split){
+        .state = w->n_states, .n_ranges = n_ranges, .n_items = n_items, .n_left = n_items};
     w->n_states += n_ranges;
     for (int i = 0; i < n_items; i++) {
         item.range = n_ranges * i / n_items;
@@ -85,7 +85,7 @@ void qh_attn_work_build(qh_attn_work *w, const qh_step *step, const int *rows, i
         while (row >= step->seqs[s].first_row + step->seqs[s].n_rows) s++;
         const int seq_end = step->seqs[s].first_row + step->seqs[s].n_rows;
         for (n = 1; i + n < n_rows && row_at(rows, i + n) == row + n && row + n < seq_end;) n++;
-        push_rows(w, &step->seqs[s], (qh_attn_item){.seq = s, .row = row, .out = i, .n_rows = n, .split = -1},
-                  share);
+        push_rows(w, &step->seqs[s],
+                  (qh_attn_item){.seq = s, .row = row, .out = i, .n_rows = n, .split = -1}, share);
     }
 }

@@ -38,8 +38,8 @@ typedef struct {
 
 /* Capacities for any step within the limits; max_states: enough to split one sequence of the
  * longest context. The caller provides the arrays. */
-void qh_attn_work_size(qh_attn_work *w, const qh_backend_limits *limits, int n_kv_heads, int n_group,
-                       int n_threads);
+void qh_attn_work_size(qh_attn_work *w, const qh_backend_limits *limits, int n_kv_heads,
+                       int n_group, int n_threads);
 /* Items for all rows of the step (rows NULL), or for the given ascending ones; results are numbered
  * in order of rows. */
 void qh_attn_work_build(qh_attn_work *w, const qh_step *step, const int *rows, int n_rows);

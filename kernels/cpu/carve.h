@@ -19,4 +19,7 @@ static inline void *qh_carve(qh_carver *c, size_t len_bytes)
     c->len_bytes += (len_bytes + QH_CARVE_ALIGN - 1) / QH_CARVE_ALIGN * QH_CARVE_ALIGN;
     return p;
 }
-static inline float *qh_carve_floats(qh_carver *c, int64_t n) { return qh_carve(c, (size_t)n * sizeof(float)); }
+static inline float *qh_carve_floats(qh_carver *c, int64_t n)
+{
+    return qh_carve(c, (size_t)n * sizeof(float));
+}

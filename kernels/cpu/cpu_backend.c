@@ -33,11 +33,11 @@ static int n_threads_of(const qh_cpu_options *o)
 static qh_status check_model(const qh_desc *d, qh_err *err)
 {
     if (d->head_dim < 2 || d->head_dim > QH_MAX_HEAD_DIM || d->head_dim % 2)
-        return qh_fail(err, QH_EUNSUPPORTED, "head size %d: expected an even number up to %d", d->head_dim,
-                       QH_MAX_HEAD_DIM);
+        return qh_fail(err, QH_EUNSUPPORTED, "head size %d: expected an even number up to %d",
+                       d->head_dim, QH_MAX_HEAD_DIM);
     if (d->n_kv_heads < 1 || d->n_heads % d->n_kv_heads)
-        return qh_fail(err, QH_EUNSUPPORTED, "%d heads on %d KV heads: expected a multiple", d->n_heads,
-                       d->n_kv_heads);
+        return qh_fail(err, QH_EUNSUPPORTED, "%d heads on %d KV heads: expected a multiple",
+                       d->n_heads, d->n_kv_heads);
     return QH_OK;
 }
 
@@ -53,23 +53,27 @@ static qh_status check_limits(const qh_backend_limits *l, qh_err *err)
                {"max_context", l->max_context, 1 << 24}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].value < 1 || all[i].value > all[i].max)
-            return qh_fail(err, QH_EINVAL, "%s %d: expected 1 to %d", all[i].name, all[i].value, all[i].max);
+            return qh_fail(err, QH_EINVAL, "%s %d: expected 1 to %d", all[i].name, all[i].value,
+                           all[i].max);
     return QH_OK;
 }
 
 qh_status qh_cpu_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
-                              const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err)
+                              const qh_backend_limits *limits, const qh_cpu_options *options,
+                              qh_err *err)
 {
     *out = (qh_memory_plan){0};
     qh_status st = check_model(d, err);
     if (!st) st = check_limits(limits, err);
     if (st) return st;
     if (!qh_isa_is_available(options->isa))
-        return qh_fail(err, QH_EUNSUPPORTED, "ISA level %s: not on this machine", qh_isa_name(options->isa));
+        return qh_fail(err, QH_EUNSUPPORTED, "ISA level %s: not on this machine",
+                       qh_isa_name(options->isa));
     out->weights_bytes = qh_cpu_model_bytes(d, w, options->isa);
     out->page_bytes = qh_forward_page_bytes(d, options->isa);
     out->kv_bytes = out->page_bytes * (uint64_t)limits->n_pages;
-    out->scratch_bytes = qh_forward_scratch_bytes(d, w, options->isa, limits, n_threads_of(options));
+    out->scratch_bytes =
+        qh_forward_scratch_bytes(d, w, options->isa, limits, n_threads_of(options));
     out->total_bytes = out->weights_bytes + out->kv_bytes + out->scratch_bytes;
     out->available_bytes = qh_mem_available();
     return QH_OK;
@@ -79,11 +83,12 @@ static qh_status check_fits(const qh_memory_plan *p, const qh_backend_limits *l,
 {
     if (!p->available_bytes || p->total_bytes <= p->available_bytes) return QH_OK;
     const double mb = 1e-6;
-    return qh_fail(err, QH_ENOMEM,
-                   "needs %.0f MB (weights %.0f, %d KV pages of %d tokens %.0f, activations %.0f), %.0f MB "
-                   "are available: lower the context or the number of sequences",
-                   p->total_bytes * mb, p->weights_bytes * mb, l->n_pages, QH_PAGE_TOKENS, p->kv_bytes * mb,
-                   p->scratch_bytes * mb, p->available_bytes * mb);
+    return qh_fail(
+        err, QH_ENOMEM,
+        "needs %.0f MB (weights %.0f, %d KV pages of %d tokens %.0f, activations %.0f), %.0f MB "
+        "are available: lower the context or the number of sequences",
+        p->total_bytes * mb, p->weights_bytes * mb, l->n_pages, QH_PAGE_TOKENS, p->kv_bytes * mb,
+        p->scratch_bytes * mb, p->available_bytes * mb);
 }
 
 /* ---- Open and close ---- */
@@ -100,7 +105,8 @@ static void touch(void *arg, int thread)
     enum { STEP = 4096 };
     const touching *t = arg;
     const uint64_t n = (t->len_bytes + STEP - 1) / STEP;
-    const uint64_t begin = n * (uint64_t)thread / t->n_threads, end = n * (uint64_t)(thread + 1) / t->n_threads;
+    const uint64_t begin = n * (uint64_t)thread / t->n_threads,
+                   end = n * (uint64_t)(thread + 1) / t->n_threads;
     for (uint64_t i = begin; i < end; i++) t->data[i * STEP] = 0;
 }
 
@@ -128,18 +134,21 @@ static const qh_memory_plan *plan(const qh_backend *b) { return &const_cpu_of(b)
 
 /* ---- Steps ---- */
 
-static qh_status check_seq(const cpu_backend *b, const qh_step_seq *s, int index, int first_row, qh_err *err)
+static qh_status check_seq(const cpu_backend *b, const qh_step_seq *s, int index, int first_row,
+                           qh_err *err)
 {
     const qh_backend_limits *l = &b->caps.limits;
     if (s->first_row != first_row || s->n_rows < 1 || s->n_past < 0)
-        return qh_fail(err, QH_EINVAL, "sequence %d: rows %d+%d after %d tokens, expected to start at row %d",
+        return qh_fail(err, QH_EINVAL,
+                       "sequence %d: rows %d+%d after %d tokens, expected to start at row %d",
                        index, s->first_row, s->n_rows, s->n_past, first_row);
     if (s->n_rows > l->max_context - s->n_past)
-        return qh_fail(err, QH_ECONTEXT, "sequence %d: %d tokens, at most %d fit", index, s->n_past + s->n_rows,
-                       l->max_context);
+        return qh_fail(err, QH_ECONTEXT, "sequence %d: %d tokens, at most %d fit", index,
+                       s->n_past + s->n_rows, l->max_context);
     for (int i = 0; i < (s->n_past + s->n_rows + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; i++)
         if (s->pages[i] < 0 || s->pages[i] >= l->n_pages)
-            return qh_fail(err, QH_EINVAL, "sequence %d: page %d: there are %d", index, s->pages[i], l->n_pages);
+            return qh_fail(err, QH_EINVAL, "sequence %d: page %d: there are %d", index, s->pages[i],
+                           l->n_pages);
     return QH_OK;
 }
 
@@ -148,8 +157,9 @@ static qh_status check_step(const cpu_backend *b, const qh_step *s, qh_err *err)
     const qh_backend_limits *l = &b->caps.limits;
     if (s->n_rows < 1 || s->n_rows > l->max_rows || s->n_seqs > l->max_seqs || s->n_outputs < 0 ||
         s->n_outputs > l->max_outputs)
-        return qh_fail(err, QH_EINVAL, "step of %d rows, %d sequences, %d outputs: limits are %d, %d, %d", s->n_rows,
-                       s->n_seqs, s->n_outputs, l->max_rows, l->max_seqs, l->max_outputs);
+        return qh_fail(
+            err, QH_EINVAL, "step of %d rows, %d sequences, %d outputs: limits are %d, %d, %d",
+            s->n_rows, s->n_seqs, s->n_outputs, l->max_rows, l->max_seqs, l->max_outputs);
     int n_rows = 0;
     for (int i = 0; i < s->n_seqs; i++) {
         qh_status st = check_seq(b, &s->seqs[i], i, n_rows, err);
@@ -161,10 +171,11 @@ static qh_status check_step(const cpu_backend *b, const qh_step *s, qh_err *err)
         return qh_fail(err, QH_EINVAL, "sequences have %d rows, the step %d", n_rows, s->n_rows);
     for (int i = 0; i < s->n_rows; i++)
         if (s->tokens[i] < 0 || s->tokens[i] >= b->model.desc.n_vocab)
-            return qh_fail(err, QH_EINVAL, "row %d: token %d: the vocabulary has %d", i, s->tokens[i],
-                           b->model.desc.n_vocab);
+            return qh_fail(err, QH_EINVAL, "row %d: token %d: the vocabulary has %d", i,
+                           s->tokens[i], b->model.desc.n_vocab);
     for (int i = 0; i < s->n_outputs; i++)
-        if (s->output_rows[i] >= s->n_rows || s->output_rows[i] < (i ? s->output_rows[i - 1] + 1 : 0))
+        if (s->output_rows[i] >= s->n_rows ||
+            s->output_rows[i] < (i ? s->output_rows[i - 1] + 1 : 0))
             return qh_fail(err, QH_EINVAL, "output %d: row %d: expected ascending rows below %d", i,
                            s->output_rows[i], s->n_rows);
     return QH_OK;
@@ -194,7 +205,10 @@ static qh_status check_page(const cpu_backend *b, qh_page p, qh_err *err)
     return qh_fail(err, QH_EINVAL, "page %d: there are %d", p, b->caps.limits.n_pages);
 }
 
-static uint8_t *page_at(cpu_backend *b, qh_page p) { return b->pages + (uint64_t)p * b->plan.page_bytes; }
+static uint8_t *page_at(cpu_backend *b, qh_page p)
+{
+    return b->pages + (uint64_t)p * b->plan.page_bytes;
+}
 
 /* Tokens of a page are interleaved, so all of them move; those beyond n_tokens mean nothing yet. */
 static qh_status copy_page(qh_backend *base, qh_page dst, qh_page src, int n_tokens, qh_err *err)
@@ -202,7 +216,8 @@ static qh_status copy_page(qh_backend *base, qh_page dst, qh_page src, int n_tok
     cpu_backend *b = cpu_of(base);
     qh_status st = check_page(b, dst, err);
     if (!st) st = check_page(b, src, err);
-    if (!st && dst != src && n_tokens > 0) memcpy(page_at(b, dst), page_at(b, src), b->plan.page_bytes);
+    if (!st && dst != src && n_tokens > 0)
+        memcpy(page_at(b, dst), page_at(b, src), b->plan.page_bytes);
     return st;
 }
 
@@ -232,7 +247,8 @@ static const qh_backend_ops cpu_ops = {.close = close_backend,
                                        .write_page = write_page};
 
 qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weights *w,
-                              const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err)
+                              const qh_backend_limits *limits, const qh_cpu_options *options,
+                              qh_err *err)
 {
     *out = NULL;
     cpu_backend *b = qh_new0(cpu_backend);
@@ -241,13 +257,14 @@ qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weigh
     qh_status st = qh_cpu_backend_plan(&b->plan, d, w, limits, options, err);
     if (!st) st = check_fits(&b->plan, limits, err);
     if (!st) st = qh_team_new(&b->team, n_threads_of(options), options->pin, err);
-    if (!st) st = qh_cpu_model_load(&b->model, d, w, options->isa, options->is_mapped, b->team, err);
+    if (!st)
+        st = qh_cpu_model_load(&b->model, d, w, options->isa, options->is_mapped, b->team, err);
     if (st) goto fail;
     b->pages = take_memory(b->team, b->plan.kv_bytes);
     b->scratch = take_memory(b->team, b->plan.scratch_bytes);
     if (!b->pages || !b->scratch) {
-        st = qh_fail(err, QH_ENOMEM, "no memory for %d KV pages and activations, %.0f MB", limits->n_pages,
-                     (double)(b->plan.kv_bytes + b->plan.scratch_bytes) * 1e-6);
+        st = qh_fail(err, QH_ENOMEM, "no memory for %d KV pages and activations, %.0f MB",
+                     limits->n_pages, (double)(b->plan.kv_bytes + b->plan.scratch_bytes) * 1e-6);
         goto fail;
     }
     st = qh_forward_new(&b->forward, &b->model, w, b->team, limits, b->scratch, b->pages, err);

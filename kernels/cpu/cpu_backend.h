@@ -43,12 +43,14 @@ typedef struct {
 
 /* What open will take, and what there is. */
 qh_status qh_cpu_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
-                              const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err);
+                              const qh_backend_limits *limits, const qh_cpu_options *options,
+                              qh_err *err);
 /* Weights and description are borrowed for the call only. QH_ENOMEM states the plan's numbers when
  * it does not fit what is available; QH_EUNSUPPORTED names what the kernels cannot do. */
 qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weights *w,
-                              const qh_backend_limits *limits, const qh_cpu_options *options, qh_err *err);
+                              const qh_backend_limits *limits, const qh_cpu_options *options,
+                              qh_err *err);
 
-/* Start adding up the times of the following steps in profiles [n_threads], or stop with NULL. Costs
- * a clock reading a region. Returns the number of threads. */
+/* Start adding up the times of the following steps in profiles [n_threads], or stop with NULL.
+ * Costs a clock reading a region. Returns the number of threads. */
 int qh_cpu_backend_profile(qh_backend *b, qh_cpu_profile *profiles);

@@ -110,7 +110,8 @@ static int64_t rows_per_chunk(const qh_tensor *t)
 {
     size_t row_bytes = qh_dtype_row_bytes(t->dtype, t->dim);
     int64_t rows = (int64_t)(CHUNK_BYTES / (row_bytes ? row_bytes : 1));
-    return rows < QH_MATRIX_ROW_ALIGN ? QH_MATRIX_ROW_ALIGN : rows / QH_MATRIX_ROW_ALIGN * QH_MATRIX_ROW_ALIGN;
+    return rows < QH_MATRIX_ROW_ALIGN ? QH_MATRIX_ROW_ALIGN
+                                      : rows / QH_MATRIX_ROW_ALIGN * QH_MATRIX_ROW_ALIGN;
 }
 
 static void load_rows(const load_job *j, int64_t begin, int64_t end)
@@ -119,7 +120,8 @@ static void load_rows(const load_job *j, int64_t begin, int64_t end)
     size_t row_bytes = qh_dtype_row_bytes(t->dtype, t->dim);
     const uint8_t *from = (const uint8_t *)t->data + (size_t)begin * row_bytes;
     if (j->matrix) qh_matrix_pack(j->matrix, t, begin, end);
-    else if (j->floats) qh_dequantize(t->dtype, j->floats + begin * t->dim, from, (end - begin) * t->dim);
+    else if (j->floats)
+        qh_dequantize(t->dtype, j->floats + begin * t->dim, from, (end - begin) * t->dim);
     else memcpy(j->copy + (size_t)begin * row_bytes, from, (size_t)(end - begin) * row_bytes);
 }
 
@@ -133,7 +135,8 @@ static void load_chunks(void *arg, int thread)
         const int64_t rows = rows_per_chunk(t), n_chunks = (t->n_rows + rows - 1) / rows;
         const size_t row_bytes = qh_dtype_row_bytes(t->dtype, t->dim);
         for (; mine < before + n_chunks; mine = atomic_fetch_add(&l->next, 1)) {
-            int64_t begin = (mine - before) * rows, end = begin + rows < t->n_rows ? begin + rows : t->n_rows;
+            int64_t begin = (mine - before) * rows,
+                    end = begin + rows < t->n_rows ? begin + rows : t->n_rows;
             load_rows(&l->jobs[i], begin, end);
             if (l->is_mapped)
                 give_back((const uint8_t *)t->data + (size_t)begin * row_bytes,
@@ -161,7 +164,8 @@ qh_status qh_cpu_model_load(qh_cpu_model *m, const qh_desc *d, const qh_weights 
     m->data = qh_pages_alloc(m->data_bytes);
     m->layers = qh_try_alloc0((size_t)d->n_layers, sizeof *m->layers);
     layout l = {.isa = isa, .err = err, .carver.base = m->data};
-    l.jobs = qh_try_alloc0((size_t)d->n_layers * (MATRICES_PER_LAYER + VECTORS_PER_LAYER) + 3, sizeof *l.jobs);
+    l.jobs = qh_try_alloc0((size_t)d->n_layers * (MATRICES_PER_LAYER + VECTORS_PER_LAYER) + 3,
+                           sizeof *l.jobs);
     qh_status st;
     if (!m->data || !m->layers || !l.jobs) {
         st = qh_fail(err, QH_ENOMEM, "no memory for %zu bytes of weights", m->data_bytes);
@@ -198,5 +202,6 @@ void qh_cpu_model_embed(const qh_cpu_model *m, int64_t token, float *dst)
         return;
     }
     const int64_t dim = m->desc.dim;
-    qh_dequantize(m->embed_dtype, dst, m->embed + (size_t)token * qh_dtype_row_bytes(m->embed_dtype, dim), dim);
+    qh_dequantize(m->embed_dtype, dst,
+                  m->embed + (size_t)token * qh_dtype_row_bytes(m->embed_dtype, dim), dim);
 }

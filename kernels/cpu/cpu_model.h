@@ -1,9 +1,9 @@
 /* cpu_model.h - the weights of a model as the forward pass reads them.
  *
- * Matrices are packed for the level, vectors become float, the embedding table of an untied model is
- * copied as stored. After loading nothing refers to the checkpoint: its pages can be given back, and
- * a file that changes underneath does no harm.
- * Thread: load from one thread, which runs the team; immutable afterwards. */
+ * Matrices are packed for the level, vectors become float, the embedding table of an untied model
+ * is copied as stored. After loading nothing refers to the checkpoint: its pages can be given back,
+ * and a file that changes underneath does no harm. Thread: load from one thread, which runs the
+ * team; immutable afterwards. */
 #pragma once
 #include "kernels/cpu/matrix.h"
 #include "kernels/cpu/rope_table.h"

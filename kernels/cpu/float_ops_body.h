@@ -28,7 +28,8 @@ static void rms_norm(float *y, const float *x, const float *w, int dim, float ep
     for (; i + VL <= dim; i += VL)
         vstore(y + i, vmul(vmul(vload(x + i), scale), vload(w + i)));
     if (i < dim)
-        vstore_n(y + i, vmul(vmul(vload_n(x + i, dim - i), scale), vload_n(w + i, dim - i)), dim - i);
+        vstore_n(y + i, vmul(vmul(vload_n(x + i, dim - i), scale), vload_n(w + i, dim - i)),
+                 dim - i);
 }
 
 static inline vf silu_mul_lanes(vf g, vf u)

@@ -10,10 +10,10 @@
 #include <time.h>
 
 enum {
-    OWN_ACTS_ROWS = 2,              /* up to here quantizing twice is cheaper than a barrier */
-    NARROW_ROWS = 8,                /* up to here threads get fixed, equal shares of a matrix */
-    TOKEN_BLOCK = 256,              /* activations of so many tokens stay in the second-level cache */
-    CHUNK_GROUPS = 4,               /* row groups of a shared chunk, at most */
+    OWN_ACTS_ROWS = 2, /* up to here quantizing twice is cheaper than a barrier */
+    NARROW_ROWS = 8,   /* up to here threads get fixed, equal shares of a matrix */
+    TOKEN_BLOCK = 256, /* activations of so many tokens stay in the second-level cache */
+    CHUNK_GROUPS = 4,  /* row groups of a shared chunk, at most */
     CHUNKS_PER_THREAD = 8,
     PRODUCT_FLOATS = TOKEN_BLOCK * CHUNK_GROUPS * QH_MATRIX_ROW_ALIGN,
     N_COUNTERS = 3,
@@ -70,7 +70,10 @@ typedef struct {
 
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int64_t widest(const qh_desc *d) { return max64(max64(d->dim, qh_desc_q_dim(d)), d->ffn_dim); }
+static int64_t widest(const qh_desc *d)
+{
+    return max64(max64(d->dim, qh_desc_q_dim(d)), d->ffn_dim);
+}
 
 static int n_group(const qh_desc *d) { return d->n_heads / d->n_kv_heads; }
 
@@ -146,7 +149,8 @@ static void place_all(qh_forward *f, qh_carver *c, const qh_desc *d, qh_isa isa,
 
 size_t qh_forward_page_bytes(const qh_desc *d, qh_isa isa)
 {
-    return (size_t)d->n_layers * (size_t)d->n_kv_heads * qh_attn_ops_of(isa)->block_bytes(d->head_dim);
+    return (size_t)d->n_layers * (size_t)d->n_kv_heads *
+           qh_attn_ops_of(isa)->block_bytes(d->head_dim);
 }
 
 size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa isa,
@@ -158,8 +162,9 @@ size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa is
     return c.len_bytes;
 }
 
-qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w, qh_team *team,
-                         const qh_backend_limits *limits, uint8_t *scratch, uint8_t *pages, qh_err *err)
+qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w,
+                         qh_team *team, const qh_backend_limits *limits, uint8_t *scratch,
+                         uint8_t *pages, qh_err *err)
 {
     const qh_desc *d = &m->desc;
     const int n_threads = qh_team_size(team);
@@ -226,7 +231,8 @@ static void end_region(walker *w, qh_cpu_region region)
 {
     lap(w, region);
     if (w->thread == 0)
-        atomic_store_explicit(&w->f->counters[(w->region + 2) % N_COUNTERS].next, 0, memory_order_relaxed);
+        atomic_store_explicit(&w->f->counters[(w->region + 2) % N_COUNTERS].next, 0,
+                              memory_order_relaxed);
     w->region++;
     qh_team_barrier(w->f->team, w->thread);
     lap(w, QH_CPU_REGION_WAIT);
@@ -234,7 +240,8 @@ static void end_region(walker *w, qh_cpu_region region)
 
 static int take(walker *w)
 {
-    return atomic_fetch_add_explicit(&w->f->counters[w->region % N_COUNTERS].next, 1, memory_order_relaxed);
+    return atomic_fetch_add_explicit(&w->f->counters[w->region % N_COUNTERS].next, 1,
+                                     memory_order_relaxed);
 }
 
 /* Compute rows [row_begin, row_end) of a product for tokens [t_begin, t_end). */
@@ -288,7 +295,8 @@ static void quantize(walker *w, const float *x, const float *norm, int dim)
 {
     const qh_forward *f = w->f;
     const bool is_own = w->n_rows <= OWN_ACTS_ROWS;
-    qh_acts_init(&w->acts, f->m->isa, w->n_rows, dim, f->has_float, is_own ? w->mine->acts : f->acts);
+    qh_acts_init(&w->acts, f->m->isa, w->n_rows, dim, f->has_float,
+                 is_own ? w->mine->acts : f->acts);
     if (is_own) {
         set_acts(w, x, norm, dim, 0, w->n_rows);
         lap(w, QH_CPU_REGION_QUANTIZE);
@@ -316,7 +324,8 @@ static int64_t aligned(int64_t n)
 }
 
 /* Rows of q, k and v one after the other, each starting on a multiple of 16. */
-static void qkv_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin, int64_t end)
+static void qkv_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin,
+                     int64_t end)
 {
     const qh_cpu_layer *l = what;
     const int64_t k = aligned(l->wq.n_rows), v = k + aligned(l->wk.n_rows);
@@ -326,13 +335,15 @@ static void qkv_rows(walker *w, const void *what, int t_begin, int t_end, int64_
 }
 
 /* y[t][r] of a piece is at product + (t - t_begin) * (row_end - row_begin) + r - row_begin. */
-static void to_product(walker *w, const qh_matrix *m, int t_begin, int t_end, int64_t begin, int64_t end)
+static void to_product(walker *w, const qh_matrix *m, int t_begin, int t_end, int64_t begin,
+                       int64_t end)
 {
     const int64_t ld = end - begin;
     qh_matmul(m, &w->acts, t_begin, t_end, begin, end, w->mine->product - t_begin * ld - begin, ld);
 }
 
-static void residual_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin, int64_t end)
+static void residual_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin,
+                          int64_t end)
 {
     const int64_t ld = end - begin, dim = w->f->m->desc.dim;
     to_product(w, what, t_begin, t_end, begin, end);
@@ -340,17 +351,20 @@ static void residual_rows(walker *w, const void *what, int t_begin, int t_end, i
         w->f->ops->add(w->f->x + t * dim + begin, w->mine->product + (t - t_begin) * ld, (int)ld);
 }
 
-static void gate_up_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin, int64_t end)
+static void gate_up_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin,
+                         int64_t end)
 {
     const qh_cpu_layer *l = what;
     const int64_t ld = end - begin, ffn = w->f->m->desc.ffn_dim;
     qh_matmul(&l->w_gate, &w->acts, t_begin, t_end, begin, end, w->f->h, ffn);
     to_product(w, &l->w_up, t_begin, t_end, begin, end);
     for (int t = t_begin; t < t_end; t++)
-        w->f->ops->silu_mul(w->f->h + t * ffn + begin, w->mine->product + (t - t_begin) * ld, (int)ld);
+        w->f->ops->silu_mul(w->f->h + t * ffn + begin, w->mine->product + (t - t_begin) * ld,
+                            (int)ld);
 }
 
-static void head_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin, int64_t end)
+static void head_rows(walker *w, const void *what, int t_begin, int t_end, int64_t begin,
+                      int64_t end)
 {
     qh_matmul(what, &w->acts, t_begin, t_end, begin, end, w->f->logits, w->f->m->desc.n_vocab);
 }
@@ -364,17 +378,20 @@ static int position_of(const qh_forward *f, int row)
 }
 
 /* Bias, norm and rotation of one head of q or k. */
-static void finish_head(const qh_forward *f, float *head, const float *bias, const float *norm, int row)
+static void finish_head(const qh_forward *f, float *head, const float *bias, const float *norm,
+                        int row)
 {
     const qh_desc *d = &f->m->desc;
     if (bias) f->ops->add(head, bias, d->head_dim);
     if (norm) f->ops->rms_norm(head, head, norm, d->head_dim, d->norm_eps);
-    f->ops->rope(head, f->cos_sin + (int64_t)row * 2 * d->rope_dim, d->rope_dim, f->m->rope.is_interleaved);
+    f->ops->rope(head, f->cos_sin + (int64_t)row * 2 * d->rope_dim, d->rope_dim,
+                 f->m->rope.is_interleaved);
 }
 
 static uint8_t *head_blocks(const qh_forward *f, int layer, int kv_head)
 {
-    return f->pages + ((size_t)layer * (size_t)f->m->desc.n_kv_heads + (size_t)kv_head) * f->block_bytes;
+    return f->pages +
+           ((size_t)layer * (size_t)f->m->desc.n_kv_heads + (size_t)kv_head) * f->block_bytes;
 }
 
 /* Keys and values of a row and KV head into their page. */
@@ -383,7 +400,8 @@ static void append_row(qh_forward *f, int layer, int row, int kv_head)
     const qh_desc *d = &f->m->desc;
     const qh_cpu_layer *l = &f->m->layers[layer];
     const int64_t at = (int64_t)kv_head * d->head_dim;
-    float *k = f->k + (int64_t)row * qh_desc_kv_dim(d) + at, *v = f->v + (int64_t)row * qh_desc_kv_dim(d) + at;
+    float *k = f->k + (int64_t)row * qh_desc_kv_dim(d) + at,
+          *v = f->v + (int64_t)row * qh_desc_kv_dim(d) + at;
     finish_head(f, k, l->bk ? l->bk + at : NULL, l->k_norm, row);
     if (l->bv) f->ops->add(v, l->bv + at, d->head_dim);
     const int position = position_of(f, row);
@@ -415,20 +433,24 @@ static void finish_item(walker *w, const qh_attn_item *item, const float *states
     for (int r = 0; r < item->n_rows; r++)
         for (int g = 0; g < n_group(d); g++, states += qh_attn_state_len(d->head_dim)) {
             const int64_t at = ((int64_t)item->kv_head * n_group(d) + g) * d->head_dim;
-            w->f->attn->finish(w->f->mix + (int64_t)(item->out + r) * qh_desc_q_dim(d) + at, states, d->head_dim);
+            w->f->attn->finish(w->f->mix + (int64_t)(item->out + r) * qh_desc_q_dim(d) + at, states,
+                               d->head_dim);
         }
 }
 
 /* The states of the item's ranges go into slots; the last item of the row merges them all. */
-static void attend_split(walker *w, qh_attn_work *work, const qh_attn_item *item, const qh_attn_job *job)
+static void attend_split(walker *w, qh_attn_work *work, const qh_attn_item *item,
+                         const qh_attn_job *job)
 {
     qh_forward *f = w->f;
     qh_attn_split *split = &work->splits[item->split];
     const int64_t slot = (int64_t)job->n_group * qh_attn_state_len(job->head_dim);
     float *states = f->states + split->state * slot;
-    for (int r = item->range; r < item->range + item->n_ranges; r++) f->attn->range(job, r, states + r * slot);
+    for (int r = item->range; r < item->range + item->n_ranges; r++)
+        f->attn->range(job, r, states + r * slot);
     if (atomic_fetch_sub_explicit(&split->n_left, 1, memory_order_acq_rel) != 1) return;
-    atomic_store_explicit(&split->n_left, split->n_items, memory_order_relaxed);    /* for the next layer */
+    atomic_store_explicit(&split->n_left, split->n_items,
+                          memory_order_relaxed); /* for the next layer */
     qh_attn_clear(w->mine->total, job->n_group, job->head_dim);
     for (int r = 0; r < split->n_ranges; r++)
         f->attn->merge(w->mine->total, states + r * slot, job->n_group, job->head_dim);
@@ -476,7 +498,8 @@ static void embed_rows(walker *w)
     const span s = share(w, w->n_rows);
     for (int r = (int)s.begin; r < (int)s.end; r++) {
         qh_cpu_model_embed(f->m, f->step->tokens[r], f->x + (int64_t)r * f->m->desc.dim);
-        qh_rope_table_row(&f->m->rope, position_of(f, r), f->cos_sin + (int64_t)r * 2 * f->m->desc.rope_dim);
+        qh_rope_table_row(&f->m->rope, position_of(f, r),
+                          f->cos_sin + (int64_t)r * 2 * f->m->desc.rope_dim);
     }
     end_region(w, QH_CPU_REGION_EMBED);
 }
@@ -490,7 +513,8 @@ static void cut_to_outputs(walker *w)
     if (w->thread == 0)
         for (int i = 0; i < step->n_outputs; i++)
             if (step->output_rows[i] != i)
-                memcpy(w->f->x + i * dim, w->f->x + step->output_rows[i] * dim, (size_t)dim * sizeof(float));
+                memcpy(w->f->x + i * dim, w->f->x + step->output_rows[i] * dim,
+                       (size_t)dim * sizeof(float));
     w->n_rows = step->n_outputs;
 }
 

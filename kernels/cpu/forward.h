@@ -6,8 +6,8 @@
  *   3  quantize; o rows, added to the residual
  *   4  norm, quantize; gate and up rows, silu
  *   5  quantize; down rows, added to the residual
- * With one or two rows every thread quantizes them for itself; with more the rows are shared out and
- * a barrier is paid. With one row a sequence the item that sees its last keys also writes them.
+ * With one or two rows every thread quantizes them for itself; with more the rows are shared out
+ * and a barrier is paid. With one row a sequence the item that sees its last keys also writes them.
  * Matrices are cut by output rows (and tokens): no sum ever crosses a thread.
  * The last layer computes only what the wanted logits need.
  *
@@ -25,10 +25,11 @@ size_t qh_forward_page_bytes(const qh_desc *d, qh_isa isa);
 size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa isa,
                                 const qh_backend_limits *limits, int n_threads);
 
-/* scratch: scratch_bytes; pages: limits->n_pages * page_bytes; both zeroed and aligned to cache lines.
- * Model, team, scratch and pages are borrowed until free. */
-qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w, qh_team *team,
-                         const qh_backend_limits *limits, uint8_t *scratch, uint8_t *pages, qh_err *err);
+/* scratch: scratch_bytes; pages: limits->n_pages * page_bytes; both zeroed and aligned to cache
+ * lines. Model, team, scratch and pages are borrowed until free. */
+qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w,
+                         qh_team *team, const qh_backend_limits *limits, uint8_t *scratch,
+                         uint8_t *pages, qh_err *err);
 void      qh_forward_free(qh_forward *f);           /* NULL is fine */
 
 /* Run a checked step. Returns logits [n_outputs][n_vocab], valid until the next run. */

@@ -63,7 +63,8 @@ static uint64_t left_in_groups(void)
 
 uint64_t qh_mem_available(void)
 {
-    uint64_t machine = number_in("/proc/meminfo", "MemAvailable:") * 1024, groups = left_in_groups();
+    uint64_t machine = number_in("/proc/meminfo", "MemAvailable:") * 1024,
+             groups = left_in_groups();
     if (!machine) return groups == UINT64_MAX ? 0 : groups;
     return machine < groups ? machine : groups;
 }

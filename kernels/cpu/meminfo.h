@@ -1,4 +1,5 @@
-/* meminfo.h - how much memory this process can still take without pushing anybody out. Thread: any. */
+/* meminfo.h - how much memory this process can still take without pushing anybody out. Thread: any.
+ */
 #pragma once
 #include <stdint.h>
 

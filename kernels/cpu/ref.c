@@ -38,8 +38,8 @@ static double dot(const float *a, const float *b, int n)
     return sum;
 }
 
-void qh_ref_attention(float *out, const float *q, const float *k, const float *v, int ld, int n_keys,
-                      int head_dim, float scale)
+void qh_ref_attention(float *out, const float *q, const float *k, const float *v, int ld,
+                      int n_keys, int head_dim, float scale)
 {
     double max = -INFINITY, weight = 0, sum[QH_MAX_HEAD_DIM] = {0};
     for (int t = 0; t < n_keys; t++) max = fmax(max, scale * dot(q, k + (size_t)t * ld, head_dim));
@@ -79,13 +79,15 @@ static void attend(const qh_attn_job *job, const float *q, int begin, int end, f
     const int d = qh_attn_padded(job->head_dim);
     double max = -1e30, weight = 0, sum[QH_MAX_HEAD_DIM] = {0}, score[QH_ATTN_RANGE_TOKENS];
     for (int t = begin; t < end; t++) {
-        const float *block = (const float *)(job->blocks + (size_t)job->pages[t / T] * job->page_bytes);
+        const float *block =
+            (const float *)(job->blocks + (size_t)job->pages[t / T] * job->page_bytes);
         score[t - begin] = job->scale * dot(q, block + (size_t)(t % T) * d, job->head_dim);
         max = fmax(max, score[t - begin]);
     }
     max = (float)max;
     for (int t = begin; t < end; t++) {
-        const float *block = (const float *)(job->blocks + (size_t)job->pages[t / T] * job->page_bytes);
+        const float *block =
+            (const float *)(job->blocks + (size_t)job->pages[t / T] * job->page_bytes);
         const float *v = block + (size_t)(T + t % T) * d;
         double w = exp(score[t - begin] - max);
         weight += w;

@@ -16,5 +16,5 @@ void qh_ref_add(float *y, const float *x, int n);
 void qh_ref_rope(float *x, const float *cos_sin, int dim, bool is_interleaved);
 
 /* One query: out = sum over keys of softmax(scale * q.k) v. k, v [n_keys] rows, ld floats apart. */
-void qh_ref_attention(float *out, const float *q, const float *k, const float *v, int ld, int n_keys,
-                      int head_dim, float scale);
+void qh_ref_attention(float *out, const float *q, const float *k, const float *v, int ld,
+                      int n_keys, int head_dim, float scale);

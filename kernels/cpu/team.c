@@ -5,12 +5,12 @@
  * line of its own with exactly one writer and one waiter, and only ever grows, so that no barrier
  * needs a reset. Two threads need one round: one store and one load each.
  *
- * How long to spin at a barrier: on a quiet machine the others arrive within microseconds, and going
- * to sleep costs more than waiting. On a busy one a thread loses its core for milliseconds; when it
- * is back the others sleep and have to be scheduled in turn, and if each then spins long before it
- * sleeps, ten times the work is burnt in spinning and the scheduler makes the team pay for it
- * (measured with five busy processes a core: 16 tokens a second with 100 us, 70 with 5 us). So the
- * spin grows while it succeeds and falls to the least when it does not. */
+ * How long to spin at a barrier: on a quiet machine the others arrive within microseconds, and
+ * going to sleep costs more than waiting. On a busy one a thread loses its core for milliseconds;
+ * when it is back the others sleep and have to be scheduled in turn, and if each then spins long
+ * before it sleeps, ten times the work is burnt in spinning and the scheduler makes the team pay
+ * for it (measured with five busy processes a core: 16 tokens a second with 100 us, 70 with 5 us).
+ * So the spin grows while it succeeds and falls to the least when it does not. */
 #include "kernels/cpu/team.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -120,7 +120,9 @@ void qh_team_barrier(qh_team *t, int thread)
         signal_gate(&t->members[to].rounds[r], count);
         has_slept |= !wait_until(&m->rounds[r], count, m->spin_us);
     }
-    m->spin_us = has_slept ? LEAST_SPIN_US : 2 * m->spin_us < MOST_SPIN_US ? 2 * m->spin_us : MOST_SPIN_US;
+    m->spin_us = has_slept                       ? LEAST_SPIN_US
+                 : 2 * m->spin_us < MOST_SPIN_US ? 2 * m->spin_us
+                                                 : MOST_SPIN_US;
 }
 
 static void member_main(void *p)

@@ -37,7 +37,10 @@ static inline vf vdiv(vf a, vf b) { return _mm512_div_ps(a, b); }
 static inline vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
-static inline vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vround(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline vf vexp2i(vf n)           /* 2^n for whole n in [-126, 127] */
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(
@@ -84,7 +87,10 @@ static inline vf vdiv(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
 static inline vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
-static inline vf vround(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vround(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline vf vexp2i(vf n)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(
@@ -111,7 +117,10 @@ static inline float vmaxh(vf v)
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-static inline vpairs vload_pairs(const uint32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline vpairs vload_pairs(const uint32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
 static inline vf vpairs_lo(vpairs v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); }
 static inline vf vpairs_hi(vpairs v)
 {
@@ -149,7 +158,10 @@ static inline uint32x4_t first_lanes(int n)
     static const int32_t lane[4] = {0, 1, 2, 3};
     return vcgtq_s32(vdupq_n_s32(n), vld1q_s32(lane));
 }
-static inline vf vfirst(vf v, int n, float other) { return vbslq_f32(first_lanes(n), v, vset1(other)); }
+static inline vf vfirst(vf v, int n, float other)
+{
+    return vbslq_f32(first_lanes(n), v, vset1(other));
+}
 static inline vf vswap_pairs(vf v) { return vrev64q_f32(v); }
 static inline float vsum(vf v)
 {

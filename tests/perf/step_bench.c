@@ -3,11 +3,10 @@
  *     step_bench MODEL.gguf [-i LEVEL] [-t THREADS] [-p 512,4096] [-n 64] [-d 0,2048] [-b 1,8,32]
  *                [-c CHUNK] [-r ROUNDS] [-P]
  *
- * Prefill: each prompt length of -p in chunks of -c rows, logits of the last row. Decode: -n tokens a
- * sequence for each batch of -b at each depth of -d. Prints the median and the best of the rounds in
- * tokens a second, for decode also the rate at which weights, keys and values are read. -P adds where
- * the time went.
- * Tokens are random: the speed of a dense model does not depend on them. */
+ * Prefill: each prompt length of -p in chunks of -c rows, logits of the last row. Decode: -n tokens
+ * a sequence for each batch of -b at each depth of -d. Prints the median and the best of the rounds
+ * in tokens a second, for decode also the rate at which weights, keys and values are read. -P adds
+ * where the time went. Tokens are random: the speed of a dense model does not depend on them. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -32,7 +31,12 @@ static struct {
     int n_threads, n_decode, chunk, n_rounds;
     list prompts, depths, batches;
     bool is_profiled;
-} opt = {.n_decode = 64, .chunk = 512, .n_rounds = 5, .prompts = {{512}, 1}, .depths = {{0}, 1}, .batches = {{1}, 1}};
+} opt = {.n_decode = 64,
+         .chunk = 512,
+         .n_rounds = 5,
+         .prompts = {{512}, 1},
+         .depths = {{0}, 1},
+         .batches = {{1}, 1}};
 
 static qh_backend *be;
 static qh_desc desc;
@@ -63,7 +67,10 @@ static int largest(list l)
 }
 
 /* Sequence s owns pages s * per_seq and up. */
-static int pages_per_seq(void) { return (limits.max_context + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
+static int pages_per_seq(void)
+{
+    return (limits.max_context + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS;
+}
 
 static void run_step(int n_seqs, int n_rows_each, int n_past)
 {
@@ -77,14 +84,20 @@ static void run_step(int n_seqs, int n_rows_each, int n_past)
         for (int i = 0; i < limits.n_pages; i++) pages[i] = i;
     }
     for (int s = 0; s < n_seqs; s++) {
-        seqs[s] = (qh_step_seq){.first_row = s * n_rows_each, .n_rows = n_rows_each, .n_past = n_past,
+        seqs[s] = (qh_step_seq){.first_row = s * n_rows_each,
+                                .n_rows = n_rows_each,
+                                .n_past = n_past,
                                 .pages = pages + s * pages_per_seq()};
         outputs[s] = (s + 1) * n_rows_each - 1;
     }
     for (int i = 0; i < n_seqs * n_rows_each; i++)
         tokens[i] = (qh_token)(qh_rng_philox(1, 0, counter++).v[0] % (uint32_t)desc.n_vocab);
-    const qh_step step = {.n_rows = n_seqs * n_rows_each, .n_seqs = n_seqs, .n_outputs = n_seqs, .tokens = tokens,
-                          .seqs = seqs, .output_rows = outputs};
+    const qh_step step = {.n_rows = n_seqs * n_rows_each,
+                          .n_seqs = n_seqs,
+                          .n_outputs = n_seqs,
+                          .tokens = tokens,
+                          .seqs = seqs,
+                          .output_rows = outputs};
     qh_err err = {0};
     const float *logits;
     if (be->ops->submit(be, &step, &err) || be->ops->wait(be, &logits, &err)) die(err.msg);
@@ -140,10 +153,12 @@ static void measure(test t, const char *name)
     }
     qsort(rate, (size_t)opt.n_rounds, sizeof *rate, compare);
     double median = rate[opt.n_rounds / 2], best = rate[opt.n_rounds - 1];
-    printf("%-10s depth %5d batch %3d: %9.1f tok/s (best %.1f)", name, t.depth, t.n_seqs, median, best);
+    printf("%-10s depth %5d batch %3d: %9.1f tok/s (best %.1f)", name, t.depth, t.n_seqs, median,
+           best);
     if (!t.is_prefill) {
         const qh_memory_plan *p = be->ops->plan(be);
-        double kv = (double)p->page_bytes / QH_PAGE_TOKENS * (t.depth + t.n_tokens / 2.0) * t.n_seqs;
+        double kv =
+            (double)p->page_bytes / QH_PAGE_TOKENS * (t.depth + t.n_tokens / 2.0) * t.n_seqs;
         printf(", %.1f GB/s", ((double)p->weights_bytes + kv) * median / t.n_seqs * 1e-9);
     }
     printf("\n");
@@ -161,7 +176,10 @@ static void measure_all(void)
     snprintf(name, sizeof name, "tg%d", opt.n_decode);
     for (int d = 0; d < opt.depths.n; d++)
         for (int b = 0; b < opt.batches.n; b++)
-            measure((test){.n_seqs = opt.batches.at[b], .n_tokens = opt.n_decode, .depth = opt.depths.at[d]}, name);
+            measure((test){.n_seqs = opt.batches.at[b],
+                           .n_tokens = opt.n_decode,
+                           .depth = opt.depths.at[d]},
+                    name);
 }
 
 static void parse_options(int argc, char **argv)
@@ -193,21 +211,26 @@ int main(int argc, char **argv)
     qh_err err = {0};
     qh_gguf *g;
     qh_weights w;
-    if (qh_gguf_open(&g, opt.path, &err) || qh_desc_read(&desc, g, &err) || qh_weights_bind(&w, &desc, g, &err))
+    if (qh_gguf_open(&g, opt.path, &err) || qh_desc_read(&desc, g, &err) ||
+        qh_weights_bind(&w, &desc, g, &err))
         die(err.msg);
     int context = largest(opt.depths) + opt.n_decode;
     if (largest(opt.prompts) > context) context = largest(opt.prompts);
     const int batch = largest(opt.batches);
-    limits = (qh_backend_limits){.max_rows = opt.chunk > batch ? opt.chunk : batch, .max_seqs = batch,
-                                 .max_outputs = batch, .max_context = context};
+    limits = (qh_backend_limits){.max_rows = opt.chunk > batch ? opt.chunk : batch,
+                                 .max_seqs = batch,
+                                 .max_outputs = batch,
+                                 .max_context = context};
     limits.n_pages = batch * pages_per_seq();
-    const qh_cpu_options o = {.isa = opt.isa, .n_threads = opt.n_threads, .pin = true, .is_mapped = true};
+    const qh_cpu_options o = {
+        .isa = opt.isa, .n_threads = opt.n_threads, .pin = true, .is_mapped = true};
     int64_t start_us = qh_now_us();
     if (qh_cpu_backend_open(&be, &desc, &w, &limits, &o, &err)) die(err.msg);
     const qh_memory_plan *p = be->ops->plan(be);
-    printf("%s, %s, weights %.1f MB, pages %.1f MB, activations %.1f MB, opened in %.2f s\n", opt.path,
-           qh_isa_name(opt.isa), (double)p->weights_bytes * 1e-6, (double)p->kv_bytes * 1e-6,
-           (double)p->scratch_bytes * 1e-6, (double)(qh_now_us() - start_us) * 1e-6);
+    printf("%s, %s, weights %.1f MB, pages %.1f MB, activations %.1f MB, opened in %.2f s\n",
+           opt.path, qh_isa_name(opt.isa), (double)p->weights_bytes * 1e-6,
+           (double)p->kv_bytes * 1e-6, (double)p->scratch_bytes * 1e-6,
+           (double)(qh_now_us() - start_us) * 1e-6);
     measure_all();
     qh_backend_close(be);
     qh_weights_deinit(&w);

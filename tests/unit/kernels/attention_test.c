@@ -1,5 +1,5 @@
-/* Attention of each level against the double-precision reference over paged, scattered keys, and the
- * promise that a row's bits depend on nothing but its prefix. */
+/* Attention of each level against the double-precision reference over paged, scattered keys, and
+ * the promise that a row's bits depend on nothing but its prefix. */
 #include "test.h"
 #include "base/mem.h"
 #include "kernels/cpu/attention.h"
@@ -42,7 +42,11 @@ static void poison_blocks(fixture *f)
 static fixture make(qh_isa isa, int head_dim, int n_group, int n_keys, uint64_t seed)
 {
     random_source r = {seed, 0};
-    fixture f = {.ops = qh_attn_ops_of(isa), .isa = isa, .head_dim = head_dim, .n_group = n_group, .n_keys = n_keys};
+    fixture f = {.ops = qh_attn_ops_of(isa),
+                 .isa = isa,
+                 .head_dim = head_dim,
+                 .n_group = n_group,
+                 .n_keys = n_keys};
     const size_t n = (size_t)n_keys * (size_t)head_dim;
     f.k = qh_alloc0(n * 4);
     f.v = qh_alloc0(n * 4);
@@ -61,7 +65,8 @@ static void append_keys(fixture *f, int begin, int end)
 {
     for (int t = begin; t < end; t++) {
         uint8_t *block = f->blocks + (size_t)f->pages[t / QH_PAGE_TOKENS] * f->page_bytes;
-        f->ops->append(block, f->head_dim, t % QH_PAGE_TOKENS, f->k + t * f->head_dim, f->v + t * f->head_dim);
+        f->ops->append(block, f->head_dim, t % QH_PAGE_TOKENS, f->k + t * f->head_dim,
+                       f->v + t * f->head_dim);
     }
 }
 
@@ -105,7 +110,8 @@ static void attend(const fixture *f, int row, int n_rows, bool in_slots, float *
             f->ops->merge(total, parts, n_queries, f->head_dim);
         }
     }
-    for (int i = 0; i < n_queries; i++) f->ops->finish(out + i * f->head_dim, total + i * len, f->head_dim);
+    for (int i = 0; i < n_queries; i++)
+        f->ops->finish(out + i * f->head_dim, total + i * len, f->head_dim);
     qh_pages_free(q, (size_t)n_queries * (size_t)d * 4);
     qh_pages_free(total, state_bytes);
     qh_pages_free(parts, state_bytes * (size_t)n_ranges);
@@ -148,7 +154,8 @@ static double tolerance(qh_isa isa) { return isa == QH_ISA_AVX512BF16 ? 8e-3 : 2
 static void equals_reference(qh_isa isa)
 {
     for (int s = 0; s < N_SHAPES; s++) {
-        fixture f = make(isa, shapes[s].head_dim, shapes[s].n_group, shapes[s].n_keys, 10 + (uint64_t)s);
+        fixture f =
+            make(isa, shapes[s].head_dim, shapes[s].n_group, shapes[s].n_keys, 10 + (uint64_t)s);
         const int width = f.n_group * f.head_dim;
         float *out = qh_alloc0((size_t)f.n_keys * (size_t)width * 4), want[MAX_GROUP * 160];
         append_keys(&f, 0, f.n_keys);
@@ -157,8 +164,8 @@ static void equals_reference(qh_isa isa)
             want_of(&f, row, want);
             for (int i = 0; i < width; i++)
                 if (!(fabs((double)out[row * width + i] - want[i]) <= tolerance(isa))) {
-                    print_error("%s shape %d row %d [%d]: got %g, want %g\n", qh_isa_name(isa), s, row, i,
-                                out[row * width + i], want[i]);
+                    print_error("%s shape %d row %d [%d]: got %g, want %g\n", qh_isa_name(isa), s,
+                                row, i, out[row * width + i], want[i]);
                     CHECK(!"close to the reference");
                 }
         }
@@ -172,7 +179,8 @@ TEST(attention_equals_the_reference) { each_level(equals_reference); }
 static void bits_depend_on_prefix(qh_isa isa)
 {
     for (int s = 0; s < N_SHAPES; s++) {
-        fixture f = make(isa, shapes[s].head_dim, shapes[s].n_group, shapes[s].n_keys, 50 + (uint64_t)s);
+        fixture f =
+            make(isa, shapes[s].head_dim, shapes[s].n_group, shapes[s].n_keys, 50 + (uint64_t)s);
         const int width = f.n_group * f.head_dim;
         const size_t bytes = (size_t)f.n_keys * (size_t)width * 4;
         float *one = qh_alloc0(bytes), *all = qh_alloc0(bytes), *blocks = qh_alloc0(bytes);
@@ -200,7 +208,8 @@ static void survives_extremes(qh_isa isa)
 {
     fixture f = make(isa, 64, 3, 100, 3);
     float out[3 * 64];
-    for (int i = 0; i < 64; i++) f.v[40 * 64 + i] = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : -INFINITY;
+    for (int i = 0; i < 64; i++)
+        f.v[40 * 64 + i] = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : -INFINITY;
     for (int i = 0; i < 100 * 3 * 64; i++) f.q[i] *= 1e4f;      /* one key takes all the weight */
     append_keys(&f, 0, 100);
     attend(&f, 39, 1, false, out);                              /* before the broken value */

@@ -1,4 +1,5 @@
-/* The cut of a step's attention covers every (row, KV head, range) exactly once, whatever the step. */
+/* The cut of a step's attention covers every (row, KV head, range) exactly once, whatever the step.
+ */
 #include "test.h"
 #include "base/mem.h"
 #include "kernels/cpu/attention.h"
@@ -9,7 +10,10 @@ enum { MAX_SEQS = 20, MAX_ROWS = 600, MAX_CONTEXT = 8192, KV_HEADS = 3, MAX_RANG
 
 static qh_attn_work work_of(int n_group, int n_threads)
 {
-    const qh_backend_limits l = {.n_pages = 1, .max_rows = MAX_ROWS, .max_seqs = MAX_SEQS, .max_outputs = 1,
+    const qh_backend_limits l = {.n_pages = 1,
+                                 .max_rows = MAX_ROWS,
+                                 .max_seqs = MAX_SEQS,
+                                 .max_outputs = 1,
                                  .max_context = MAX_CONTEXT};
     qh_attn_work w;
     qh_attn_work_size(&w, &l, KV_HEADS, n_group, n_threads);
@@ -45,12 +49,14 @@ static void check_covered(const qh_attn_work *w, const qh_step *step, const int 
             CHECK_INT(it->n_rows, 1);
             n_of_split[it->split]++;
             CHECK_INT(w->splits[it->split].n_ranges,
-                      qh_attn_n_ranges(step->seqs[it->seq].n_past + it->row - step->seqs[it->seq].first_row + 1));
+                      qh_attn_n_ranges(step->seqs[it->seq].n_past + it->row -
+                                       step->seqs[it->seq].first_row + 1));
         }
         for (int r = 0; r < it->n_rows; r++) {
             CHECK_INT(it->row + r, row_of(rows, it->out + r));
             CHECK_INT(seq_of(step, it->row + r), it->seq);
-            for (int k = it->range; k < it->range + it->n_ranges; k++) seen[it->out + r][it->kv_head][k]++;
+            for (int k = it->range; k < it->range + it->n_ranges; k++)
+                seen[it->out + r][it->kv_head][k]++;
         }
     }
     for (int i = 0; i < n_rows; i++) {
@@ -67,7 +73,8 @@ static void check_covered(const qh_attn_work *w, const qh_step *step, const int 
         n_states += w->splits[i].n_ranges;
     }
     CHECK_INT(n_states, w->n_states);
-    CHECK(w->n_states <= w->max_states && w->n_splits <= w->max_splits && w->n_items <= w->max_items);
+    CHECK(w->n_states <= w->max_states && w->n_splits <= w->max_splits &&
+          w->n_items <= w->max_items);
 }
 
 TEST(random_steps_are_covered_once)
@@ -77,11 +84,14 @@ TEST(random_steps_are_covered_once)
         qh_attn_work w = work_of(1 + random_below(&r, 120), 1 + random_below(&r, 9));
         qh_step_seq seqs[MAX_SEQS];
         int rows[MAX_ROWS], n_outputs = 0;
-        qh_step step = {.seqs = seqs, .output_rows = rows, .n_seqs = 1 + random_below(&r, MAX_SEQS)};
+        qh_step step = {
+            .seqs = seqs, .output_rows = rows, .n_seqs = 1 + random_below(&r, MAX_SEQS)};
         for (int s = 0; s < step.n_seqs; s++) {
             int n = random_below(&r, 3) ? 1 : 1 + random_below(&r, MAX_ROWS / MAX_SEQS - 1);
-            seqs[s] = (qh_step_seq){.first_row = step.n_rows, .n_rows = n,
-                                    .n_past = random_below(&r, random_below(&r, 2) ? 300 : MAX_CONTEXT - n)};
+            seqs[s] = (qh_step_seq){
+                .first_row = step.n_rows,
+                .n_rows = n,
+                .n_past = random_below(&r, random_below(&r, 2) ? 300 : MAX_CONTEXT - n)};
             step.n_rows += n;
         }
         for (int i = 0; i < step.n_rows; i++)

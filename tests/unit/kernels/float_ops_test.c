@@ -74,12 +74,14 @@ static void silu_mul_of(const qh_float_ops *ops, const char *level)
     random_source r = {2, 0};
     static float gate[MAX_LEN], up[MAX_LEN], want[MAX_LEN];
     static guarded g;
-    static const float edges[] = {0.0f, -0.0f, 1e-30f, 88, -88, 200, -200, 1e30f, -1e30f, 20, -20, 50, -50};
+    static const float edges[] = {0.0f,  -0.0f,  1e-30f, 88,  -88, 200, -200,
+                                  1e30f, -1e30f, 20,     -20, 50,  -50};
     for (int i = 0; i < N_LENGTHS; i++) {
         const int n = lengths[i];
         random_fill(&r, gate, n, 4);
         random_fill(&r, up, n, 1);
-        for (int j = 0; j < n && j < (int)(sizeof edges / sizeof *edges); j++) gate[n - 1 - j] = edges[j];
+        for (int j = 0; j < n && j < (int)(sizeof edges / sizeof *edges); j++)
+            gate[n - 1 - j] = edges[j];
         memcpy(want, gate, sizeof want);
         qh_ref_silu_mul(want, up, n);
         guard(&g, gate, n);

@@ -1,24 +1,57 @@
-/* The CPU backend on small random models: logits against a plain double-precision forward, equal bits
- * however a sequence is computed, and refusals with their reasons. */
+/* The CPU backend on small random models: logits against a plain double-precision forward, equal
+ * bits however a sequence is computed, and refusals with their reasons. */
 #include "test.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tiny_model.h"
 
 enum { MAX_TOKENS = 330, N_PAGES = 64, MAX_SEQS = 16, MAX_ROWS = 512 };
 
-static const tiny_shape llama = {.dim = 64, .ffn_dim = 96, .n_heads = 6, .n_kv_heads = 2, .head_dim = 32,
-                                 .n_layers = 3, .n_vocab = 97, .dtype = QH_Q8_0, .is_tied = true};
-static const tiny_shape qwen2 = {.dim = 96, .ffn_dim = 160, .n_heads = 4, .n_kv_heads = 1, .head_dim = 20,
-                                 .n_layers = 2, .n_vocab = 100, .dtype = QH_F32, .has_bias = true, .is_neox = true};
-static const tiny_shape qwen3 = {.dim = 64, .ffn_dim = 64, .n_heads = 8, .n_kv_heads = 8, .head_dim = 48,
-                                 .n_layers = 2, .n_vocab = 64, .dtype = QH_Q4_0, .has_qk_norm = true,
-                                 .is_tied = true, .is_neox = true};
-static const tiny_shape halves = {.dim = 32, .ffn_dim = 32, .n_heads = 2, .n_kv_heads = 1, .head_dim = 16,
-                                  .n_layers = 2, .n_vocab = 48, .dtype = QH_F16, .has_bias = true,
+static const tiny_shape llama = {.dim = 64,
+                                 .ffn_dim = 96,
+                                 .n_heads = 6,
+                                 .n_kv_heads = 2,
+                                 .head_dim = 32,
+                                 .n_layers = 3,
+                                 .n_vocab = 97,
+                                 .dtype = QH_Q8_0,
+                                 .is_tied = true};
+static const tiny_shape qwen2 = {.dim = 96,
+                                 .ffn_dim = 160,
+                                 .n_heads = 4,
+                                 .n_kv_heads = 1,
+                                 .head_dim = 20,
+                                 .n_layers = 2,
+                                 .n_vocab = 100,
+                                 .dtype = QH_F32,
+                                 .has_bias = true,
+                                 .is_neox = true};
+static const tiny_shape qwen3 = {.dim = 64,
+                                 .ffn_dim = 64,
+                                 .n_heads = 8,
+                                 .n_kv_heads = 8,
+                                 .head_dim = 48,
+                                 .n_layers = 2,
+                                 .n_vocab = 64,
+                                 .dtype = QH_Q4_0,
+                                 .has_qk_norm = true,
+                                 .is_tied = true,
+                                 .is_neox = true};
+static const tiny_shape halves = {.dim = 32,
+                                  .ffn_dim = 32,
+                                  .n_heads = 2,
+                                  .n_kv_heads = 1,
+                                  .head_dim = 16,
+                                  .n_layers = 2,
+                                  .n_vocab = 48,
+                                  .dtype = QH_F16,
+                                  .has_bias = true,
                                   .has_qk_norm = true};
 
-static const qh_backend_limits limits = {.n_pages = N_PAGES, .max_rows = MAX_ROWS, .max_seqs = MAX_SEQS,
-                                         .max_outputs = MAX_ROWS, .max_context = 1024};
+static const qh_backend_limits limits = {.n_pages = N_PAGES,
+                                         .max_rows = MAX_ROWS,
+                                         .max_seqs = MAX_SEQS,
+                                         .max_outputs = MAX_ROWS,
+                                         .max_context = 1024};
 
 static qh_backend *open_backend(const tiny_model *m, qh_isa isa, int n_threads)
 {
@@ -52,28 +85,38 @@ static sequence sequence_of(const tiny_model *m, int index, int n_tokens, uint64
     return s;
 }
 
-/* One step: counts[i] rows of seqs[i] each, logits of every row (or of the last row of each only). */
-static void step_of(qh_backend *b, int n_vocab, sequence **seqs, const int *counts, int n_seqs, bool all_rows)
+/* One step: counts[i] rows of seqs[i] each, logits of every row (or of the last row of each only).
+ */
+static void step_of(qh_backend *b, int n_vocab, sequence **seqs, const int *counts, int n_seqs,
+                    bool all_rows)
 {
     qh_step_seq ss[MAX_SEQS];
     int32_t tokens[MAX_ROWS];
     int outputs[MAX_ROWS], n_outputs = 0, n_rows = 0;
     for (int s = 0; s < n_seqs; s++) {
-        ss[s] = (qh_step_seq){.first_row = n_rows, .n_rows = counts[s], .n_past = seqs[s]->n_done, .pages = seqs[s]->pages};
+        ss[s] = (qh_step_seq){.first_row = n_rows,
+                              .n_rows = counts[s],
+                              .n_past = seqs[s]->n_done,
+                              .pages = seqs[s]->pages};
         for (int i = 0; i < counts[s]; i++) {
             if (all_rows || i == counts[s] - 1) outputs[n_outputs++] = n_rows;
             tokens[n_rows++] = seqs[s]->tokens[seqs[s]->n_done + i];
         }
     }
-    const qh_step step = {.n_rows = n_rows, .n_seqs = n_seqs, .n_outputs = n_outputs, .tokens = tokens,
-                          .seqs = ss, .output_rows = outputs};
+    const qh_step step = {.n_rows = n_rows,
+                          .n_seqs = n_seqs,
+                          .n_outputs = n_outputs,
+                          .tokens = tokens,
+                          .seqs = ss,
+                          .output_rows = outputs};
     const float *logits;
     CHECK_OK(b->ops->submit(b, &step, NULL));
     CHECK_OK(b->ops->wait(b, &logits, NULL));
     for (int s = 0; s < n_seqs; s++)
         for (int i = 0; i < counts[s]; i++) {
             if (!all_rows && i < counts[s] - 1) continue;
-            memcpy(seqs[s]->logits + (int64_t)(seqs[s]->n_done + i) * n_vocab, logits, (size_t)n_vocab * 4);
+            memcpy(seqs[s]->logits + (int64_t)(seqs[s]->n_done + i) * n_vocab, logits,
+                   (size_t)n_vocab * 4);
             logits += n_vocab;
         }
     for (int s = 0; s < n_seqs; s++) seqs[s]->n_done += counts[s];
@@ -120,7 +163,8 @@ static void equals_plain_forward(qh_isa isa)
         qh_backend *b = open_backend(&m, isa, 2);
         run_in_chunks(b, &m, &s, 33);
         double error = relative_error(s.logits, want, (int64_t)N * m.desc.n_vocab);
-        /* Narrow models make coarse ones: int8 activations and bf16 keys err by some percent here. */
+        /* Narrow models make coarse ones: int8 activations and bf16 keys err by some percent here.
+         */
         double limit = isa == QH_ISA_REF ? 1e-5 : 0.04;
         if (!(error < limit)) print_error("%s, shape %zu: error %g\n", qh_isa_name(isa), i, error);
         CHECK(error < limit);
@@ -134,12 +178,14 @@ TEST(logits_equal_a_plain_forward) { each_level(equals_plain_forward); }
 
 /* ---- Exact ---- */
 
-static void check_same(const tiny_model *m, const sequence *a, const sequence *b, const char *what, qh_isa isa)
+static void check_same(const tiny_model *m, const sequence *a, const sequence *b, const char *what,
+                       qh_isa isa)
 {
     const size_t row = (size_t)m->desc.n_vocab;
     for (int t = 0; t < a->n_tokens; t++)
         if (memcmp(a->logits + (size_t)t * row, b->logits + (size_t)t * row, row * 4)) {
-            print_error("%s, %s: position %d of %d differs\n", qh_isa_name(isa), what, t, a->n_tokens);
+            print_error("%s, %s: position %d of %d differs\n", qh_isa_name(isa), what, t,
+                        a->n_tokens);
             CHECK(!"equal bits");
         }
 }
@@ -156,8 +202,9 @@ static void bits_depend_on_the_prefix(qh_isa isa)
         static const struct {
             int chunk, n_threads;
             const char *what;
-        } ways[] = {{1, 2, "token by token, 2 threads"}, {7, 2, "by 7, 2 threads"}, {MAX_ROWS, 2, "whole, 2 threads"},
-                    {1, 1, "token by token"},            {2, 2, "by 2, 2 threads"}, {100, 5, "by 100, 5 threads"}};
+        } ways[] = {{1, 2, "token by token, 2 threads"}, {7, 2, "by 7, 2 threads"},
+                    {MAX_ROWS, 2, "whole, 2 threads"},   {1, 1, "token by token"},
+                    {2, 2, "by 2, 2 threads"},           {100, 5, "by 100, 5 threads"}};
         const size_t n_ways = i == 0 ? sizeof ways / sizeof *ways : 3;
         for (size_t w = 0; w < n_ways; w++) {
             qh_backend *b = open_backend(&m, isa, ways[w].n_threads);
@@ -192,7 +239,8 @@ static void bits_survive_company(qh_isa isa)
         sequence *in[MAX_SEQS];
         int counts[MAX_SEQS], n = 0;
         for (int i = 0; i < MAX_SEQS; i++) {
-            int left = b[i].n_tokens - b[i].n_done, want = random_below(&r, 3) ? 1 : 1 + random_below(&r, 30);
+            int left = b[i].n_tokens - b[i].n_done,
+                want = random_below(&r, 3) ? 1 : 1 + random_below(&r, 30);
             if (left == 0 || random_below(&r, 4) == 0) continue;
             in[n] = &b[i];
             counts[n++] = want < left ? want : left;
@@ -224,7 +272,8 @@ static void bits_survive_fewer_outputs(qh_isa isa)
     const size_t row = (size_t)m.desc.n_vocab;
     const int ends[] = {49, 109, 110, 111, 139};
     for (int i = 0; i < 5; i++)
-        CHECK(!memcmp(all.logits + (size_t)ends[i] * row, last.logits + (size_t)ends[i] * row, row * 4));
+        CHECK(!memcmp(all.logits + (size_t)ends[i] * row, last.logits + (size_t)ends[i] * row,
+                      row * 4));
     free(all.logits);
     free(last.logits);
     qh_backend_close(b);
@@ -298,7 +347,12 @@ TEST(bad_steps_are_refused_with_their_place)
     int32_t tokens[2] = {1, 2};
     int outputs[2] = {0, 1};
     const qh_step_seq good_seq = {.first_row = 0, .n_rows = 2, .n_past = 0, .pages = pages};
-    const qh_step good = {.n_rows = 2, .n_seqs = 1, .n_outputs = 2, .tokens = tokens, .seqs = &good_seq, .output_rows = outputs};
+    const qh_step good = {.n_rows = 2,
+                          .n_seqs = 1,
+                          .n_outputs = 2,
+                          .tokens = tokens,
+                          .seqs = &good_seq,
+                          .output_rows = outputs};
     CHECK_OK(b->ops->submit(b, &good, NULL));
 
     struct {
@@ -354,7 +408,8 @@ TEST(what_does_not_fit_is_refused_with_numbers)
     qh_backend *b;
     qh_err err = {0};
     CHECK_OK(qh_cpu_backend_plan(&plan, &m.desc, &m.weights, &huge, &o, NULL));
-    CHECK(plan.page_bytes == 3 * 2 * 2 * 64 * 32 * 2);      /* layers, heads, k and v, tokens, dim, bf16 */
+    CHECK(plan.page_bytes ==
+          3 * 2 * 2 * 64 * 32 * 2); /* layers, heads, k and v, tokens, dim, bf16 */
     CHECK(plan.kv_bytes == plan.page_bytes << 30);
     CHECK(plan.total_bytes == plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes);
     CHECK_STATUS(qh_cpu_backend_open(&b, &m.desc, &m.weights, &huge, &o, &err), QH_ENOMEM);
@@ -389,7 +444,8 @@ TEST(resident_memory_is_the_plan_after_opening_and_after_use)
     sequence s = sequence_of(&m, 0, 300, 1);
     double before_use = resident_bytes();
     run_in_chunks(b, &m, &s, 300);
-    CHECK(resident_bytes() - before_use < 0.01 * planned + 300 * 4000 * 4);     /* the test's own copy of logits */
+    CHECK(resident_bytes() - before_use <
+          0.01 * planned + 300 * 4000 * 4); /* the test's own copy of logits */
     free(s.logits);
     qh_backend_close(b);
     tiny_drop(&m);

@@ -7,8 +7,14 @@ typedef struct {
     uint64_t key, n;                    /* start with {seed, 0} */
 } random_source;
 
-static inline uint32_t random_bits(random_source *r) { return qh_rng_philox(r->key, 0, r->n++).v[0]; }
-static inline int random_below(random_source *r, int n) { return (int)(random_bits(r) % (uint32_t)n); }
+static inline uint32_t random_bits(random_source *r)
+{
+    return qh_rng_philox(r->key, 0, r->n++).v[0];
+}
+static inline int random_below(random_source *r, int n)
+{
+    return (int)(random_bits(r) % (uint32_t)n);
+}
 
 static inline float random_normal(random_source *r)
 {

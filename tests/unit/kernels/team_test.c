@@ -22,7 +22,10 @@ typedef struct {
     _Atomic int n_wrong;
 } shared;
 
-static void count_calls(void *arg, int thread) { atomic_fetch_add(&((shared *)arg)->n_calls[thread], 1); }
+static void count_calls(void *arg, int thread)
+{
+    atomic_fetch_add(&((shared *)arg)->n_calls[thread], 1);
+}
 
 TEST(every_thread_runs_once_a_run)
 {

@@ -1,6 +1,7 @@
 /* tiny_model.h - small random models in memory, and their logits computed the plain way in double.
  *
- * tiny_logits shares no code with the forward pass: whole sequence at once, no pages, no packing. */
+ * tiny_logits shares no code with the forward pass: whole sequence at once, no pages, no packing.
+ */
 #pragma once
 #include "base/mem.h"
 #include "model/quant.h"
@@ -25,7 +26,8 @@ typedef struct {
 static void tiny_block(random_source *r, qh_dtype t, uint8_t *b, float std)
 {
     const float x = random_normal(r) * std;
-    const uint16_t half = qh_f32_to_f16(x), scale = qh_f32_to_f16(std / (t == QH_Q4_0 ? 4.0f : 64.0f));
+    const uint16_t half = qh_f32_to_f16(x),
+                   scale = qh_f32_to_f16(std / (t == QH_Q4_0 ? 4.0f : 64.0f));
     switch (t) {
     case QH_F32: memcpy(b, &x, 4); return;
     case QH_F16: memcpy(b, &half, 2); return;
@@ -54,16 +56,28 @@ static tiny_model tiny_make(tiny_shape s, uint64_t seed)
 {
     tiny_model m = {.random = {seed, 0}};
     random_source *r = &m.random;
-    m.desc = (qh_desc){.arch = "tiny", .n_layers = s.n_layers, .dim = s.dim, .ffn_dim = s.ffn_dim,
-                       .n_heads = s.n_heads, .n_kv_heads = s.n_kv_heads, .head_dim = s.head_dim,
-                       .n_vocab = s.n_vocab, .n_ctx_train = 4096, .norm_eps = 1e-5f, .rope_base = 10000,
-                       .rope_dim = s.head_dim, .rope_kind = s.is_neox ? QH_ROPE_NEOX : QH_ROPE_INTERLEAVED,
-                       .has_qkv_bias = s.has_bias, .has_qk_norm = s.has_qk_norm, .is_tied = s.is_tied,
+    m.desc = (qh_desc){.arch = "tiny",
+                       .n_layers = s.n_layers,
+                       .dim = s.dim,
+                       .ffn_dim = s.ffn_dim,
+                       .n_heads = s.n_heads,
+                       .n_kv_heads = s.n_kv_heads,
+                       .head_dim = s.head_dim,
+                       .n_vocab = s.n_vocab,
+                       .n_ctx_train = 4096,
+                       .norm_eps = 1e-5f,
+                       .rope_base = 10000,
+                       .rope_dim = s.head_dim,
+                       .rope_kind = s.is_neox ? QH_ROPE_NEOX : QH_ROPE_INTERLEAVED,
+                       .has_qkv_bias = s.has_bias,
+                       .has_qk_norm = s.has_qk_norm,
+                       .is_tied = s.is_tied,
                        .attn_scale = 1 / sqrtf((float)s.head_dim)};
     const int q = s.n_heads * s.head_dim, kv = s.n_kv_heads * s.head_dim;
     const float std = 1 / sqrtf((float)s.dim);
     m.weights.embed = tiny_tensor(r, s.dtype, s.n_vocab, s.dim, 1);
-    m.weights.head = s.is_tied ? m.weights.embed : tiny_tensor(r, s.dtype, s.n_vocab, s.dim, 3 * std);
+    m.weights.head =
+        s.is_tied ? m.weights.embed : tiny_tensor(r, s.dtype, s.n_vocab, s.dim, 3 * std);
     m.weights.out_norm = tiny_norm(r, s.dim);
     m.weights.layers = qh_alloc0((size_t)s.n_layers * sizeof *m.weights.layers);
     for (int i = 0; i < s.n_layers; i++) {
@@ -94,7 +108,8 @@ static void tiny_drop(tiny_model *m)
 {
     for (int i = 0; i < m->desc.n_layers; i++) {
         qh_tensor *t = (qh_tensor *)&m->weights.layers[i];
-        for (size_t j = 0; j < sizeof *m->weights.layers / sizeof *t; j++) free((void *)(uintptr_t)t[j].data);
+        for (size_t j = 0; j < sizeof *m->weights.layers / sizeof *t; j++)
+            free((void *)(uintptr_t)t[j].data);
     }
     if (!m->desc.is_tied) free((void *)(uintptr_t)m->weights.head.data);
     free((void *)(uintptr_t)m->weights.embed.data);
@@ -139,7 +154,8 @@ static void tiny_rms(double *y, const double *x, const qh_tensor *w, double eps)
 static void tiny_rotate(double *x, const qh_desc *d, int position)
 {
     for (int i = 0; i < d->rope_dim / 2; i++) {
-        int a = d->rope_kind == QH_ROPE_NEOX ? i : 2 * i, b = d->rope_kind == QH_ROPE_NEOX ? i + d->rope_dim / 2 : a + 1;
+        int a = d->rope_kind == QH_ROPE_NEOX ? i : 2 * i,
+            b = d->rope_kind == QH_ROPE_NEOX ? i + d->rope_dim / 2 : a + 1;
         double angle = position * pow(d->rope_base, -2.0 * i / d->rope_dim), u = x[a], v = x[b];
         x[a] = u * cos(angle) - v * sin(angle);
         x[b] = u * sin(angle) + v * cos(angle);
@@ -151,10 +167,13 @@ static void tiny_logits(const tiny_model *m, const int32_t *tokens, int n, doubl
 {
     const qh_desc *d = &m->desc;
     const int q_dim = qh_desc_q_dim(d), kv_dim = qh_desc_kv_dim(d), hd = d->head_dim;
-    double *x = qh_alloc0((size_t)n * (size_t)d->dim * 8), *k = qh_alloc0((size_t)n * (size_t)kv_dim * 8);
+    double *x = qh_alloc0((size_t)n * (size_t)d->dim * 8),
+           *k = qh_alloc0((size_t)n * (size_t)kv_dim * 8);
     double *v = qh_alloc0((size_t)n * (size_t)kv_dim * 8), *h = qh_alloc0((size_t)d->dim * 8);
-    double *q = qh_alloc0((size_t)q_dim * 8), *o = qh_alloc0((size_t)q_dim * 8), *y = qh_alloc0((size_t)d->dim * 8);
-    double *g = qh_alloc0((size_t)d->ffn_dim * 8), *u = qh_alloc0((size_t)d->ffn_dim * 8), *w = qh_alloc0((size_t)n * 8);
+    double *q = qh_alloc0((size_t)q_dim * 8), *o = qh_alloc0((size_t)q_dim * 8),
+           *y = qh_alloc0((size_t)d->dim * 8);
+    double *g = qh_alloc0((size_t)d->ffn_dim * 8), *u = qh_alloc0((size_t)d->ffn_dim * 8),
+           *w = qh_alloc0((size_t)n * 8);
     for (int t = 0; t < n; t++) {
         float *e = tiny_row(&m->weights.embed, tokens[t]);
         for (int i = 0; i < d->dim; i++) x[t * d->dim + i] = e[i];
@@ -191,7 +210,8 @@ static void tiny_logits(const tiny_model *m, const int32_t *tokens, int n, doubl
                 for (int s = 0; s <= t; s++) sum += w[s] = exp(w[s] - max);
                 for (int j = 0; j < hd; j++) {
                     o[i * hd + j] = 0;
-                    for (int s = 0; s <= t; s++) o[i * hd + j] += w[s] / sum * v[s * kv_dim + at + j];
+                    for (int s = 0; s <= t; s++)
+                        o[i * hd + j] += w[s] / sum * v[s * kv_dim + at + j];
                 }
             }
             tiny_product(y, &l->wo, o);
