@@ -12,6 +12,7 @@
 enum {
     MAX_CAPTURES = 32,
     MAX_DEPTH = 200,
+    ATTEMPT_US = 4000,          /* to match at one place; between two places the call may pause */
     OPEN = -1,                  /* length of a capture that has not been closed */
     POSITION = -2               /* "()" */
 };
@@ -185,7 +186,8 @@ static const char *match_again(matcher *m, const char *s, char digit)
     int i = digit - '1';
     if (i < 0 || i >= m->n_captures || m->captures[i].len == OPEN)
         luaL_error(m->L, "invalid capture index %%%d", i + 1);
-    size_t len = m->captures[i].len < 0 ? 0 : (size_t)m->captures[i].len;
+    if (m->captures[i].len == POSITION) return NULL;            /* it holds no text */
+    size_t len = (size_t)m->captures[i].len;
     if ((size_t)(m->s_end - s) < len) return NULL;
     qh_steps_take(m->L, &m->steps, 1 + len / 16);
     return memcmp(m->captures[i].at, s, len) == 0 ? s + len : NULL;
@@ -264,15 +266,18 @@ static void matcher_init(matcher *m, lua_State *L, const char *s, size_t s_len, 
 {
     m->L = L;
     m->steps = qh_steps_begin(what);
+    m->steps.limit_us = ATTEMPT_US;
     m->s = s;
     m->s_end = s + s_len;
     m->p_end = p + p_len;
 }
 
+/* Try at s; every attempt has its own time. */
 static const char *match_from(matcher *m, const char *s, const char *p)
 {
     m->depth = MAX_DEPTH;
     m->n_captures = 0;
+    m->steps.end_us = 0;
     return match_here(m, s, p);
 }
 
@@ -324,15 +329,23 @@ static int find_plain(lua_State *L, const char *s, size_t s_len, const char *p, 
     return 2;
 }
 
-static int find_or_match(lua_State *L, bool is_find)
+static int search(lua_State *L, size_t from, bool is_find);
+
+/* ctx: where to go on, and whether it is find */
+static int search_more(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    qh_task_check(L);
+    return search(L, (size_t)ctx >> 1, ctx & 1);
+}
+
+/* Stack: 1 subject, 2 pattern. */
+static int search(lua_State *L, size_t from, bool is_find)
 {
     size_t s_len, p_len;
-    const char *s = luaL_checklstring(L, 1, &s_len), *p = luaL_checklstring(L, 2, &p_len);
-    size_t from = start_of(luaL_optinteger(L, 3, 1), s_len);
-    if (from > s_len) return lua_pushnil(L), 1;
-    if (is_find && (lua_toboolean(L, 4) || is_plain(p, p_len))) return find_plain(L, s, s_len, p, p_len, from);
-    matcher m;
+    const char *s = lua_tolstring(L, 1, &s_len), *p = lua_tolstring(L, 2, &p_len);
     bool is_anchored = p_len && *p == '^';
+    matcher m;
     matcher_init(&m, L, s, s_len, p, p_len, is_find ? "string.find" : "string.match");
     if (is_anchored) p++;
     for (const char *at = s + from;; at++) {
@@ -344,7 +357,19 @@ static int find_or_match(lua_State *L, bool is_find)
             return push_captures(&m, NULL, NULL) + 2;
         }
         if (is_anchored || at == m.s_end) return lua_pushnil(L), 1;
+        if (qh_steps_want_pause(L, &m.steps))
+            return qh_task_pause(L, (lua_KContext)((size_t)(at + 1 - s) << 1 | is_find), search_more);
     }
+}
+
+static int find_or_match(lua_State *L, bool is_find)
+{
+    size_t s_len, p_len;
+    const char *s = luaL_checklstring(L, 1, &s_len), *p = luaL_checklstring(L, 2, &p_len);
+    size_t from = start_of(luaL_optinteger(L, 3, 1), s_len);
+    if (from > s_len) return lua_pushnil(L), 1;
+    if (is_find && (lua_toboolean(L, 4) || is_plain(p, p_len))) return find_plain(L, s, s_len, p, p_len, from);
+    return search(L, from, is_find);
 }
 
 int qh_string_find(lua_State *L) { return find_or_match(L, true); }
@@ -358,6 +383,15 @@ typedef struct {
     bool has_last;
 } gmatch_state;
 
+static int gmatch_next(lua_State *L);
+
+static int gmatch_more(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status, (void)ctx;
+    qh_task_check(L);
+    return gmatch_next(L);
+}
+
 /* upvalues: subject, pattern, gmatch_state */
 static int gmatch_next(lua_State *L)
 {
@@ -368,7 +402,11 @@ static int gmatch_next(lua_State *L)
     matcher_init(&m, L, s, s_len, p, p_len, "string.gmatch");
     for (size_t at = g->from; at <= s_len; at++) {
         const char *end = match_from(&m, s + at, p);
-        if (!end || (g->has_last && (size_t)(end - s) == g->last_end)) continue;
+        if (!end || (g->has_last && (size_t)(end - s) == g->last_end)) {
+            if (!qh_steps_want_pause(L, &m.steps)) continue;
+            g->from = at + 1;
+            return qh_task_pause(L, 0, gmatch_more);
+        }
         g->from = g->last_end = (size_t)(end - s);
         g->has_last = true;
         return push_captures(&m, s + at, end);
@@ -427,7 +465,7 @@ static bool add_replacement(matcher *m, luaL_Buffer *b, const char *s, const cha
         lua_pushvalue(L, 3);
         int n = push_captures(m, s, e);
         lua_call(L, n, 1);
-        m->steps = qh_steps_begin("string.gsub");    /* the function's time was its own */
+        m->steps.end_us = m->steps.used_us = 0; /* the function's time was its own */
         break;
     }
     case LUA_TTABLE:
@@ -446,26 +484,54 @@ static bool add_replacement(matcher *m, luaL_Buffer *b, const char *s, const cha
     return true;
 }
 
-int qh_string_gsub(lua_State *L)
+typedef struct {
+    lua_Integer max, n;         /* replacements */
+    size_t at;                  /* in the subject */
+    size_t last_end;            /* of the last match, counted from 1; 0: none yet */
+    bool is_changed;
+} gsub_state;
+
+static int gsub_run(lua_State *L, gsub_state g, bool is_resumed);
+
+static int gsub_more(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status, (void)ctx;
+    qh_task_check(L);
+    return gsub_run(L, *(gsub_state *)lua_touserdata(L, 4), true);
+}
+
+/* Stack: 1 subject, 2 pattern, 3 replacement; after a pause 4 state, 5 what is done so far. */
+static int gsub_pause(lua_State *L, luaL_Buffer *b, const gsub_state *g)
+{
+    luaL_pushresult(b);
+    *(gsub_state *)lua_newuserdatauv(L, sizeof *g, 0) = *g;
+    lua_insert(L, -2);
+    lua_replace(L, 5);
+    lua_replace(L, 4);
+    return qh_task_pause(L, 0, gsub_more);
+}
+
+static int gsub_run(lua_State *L, gsub_state g, bool is_resumed)
 {
     size_t s_len, p_len;
-    const char *s = luaL_checklstring(L, 1, &s_len), *p = luaL_checklstring(L, 2, &p_len);
-    int type = lua_type(L, 3);
-    luaL_argexpected(L, type == LUA_TNUMBER || type == LUA_TSTRING || type == LUA_TFUNCTION || type == LUA_TTABLE, 3,
-                     "string/function/table");
-    lua_Integer max = luaL_optinteger(L, 4, (lua_Integer)s_len + 1), n = 0;
-    bool is_anchored = p_len && *p == '^', is_changed = false;
-    const char *at = s, *last_end = NULL;
+    const char *s = lua_tolstring(L, 1, &s_len), *p = lua_tolstring(L, 2, &p_len);
+    bool is_anchored = p_len && *p == '^';
+    const char *at = s + g.at, *last_end = g.last_end ? s + g.last_end - 1 : NULL;
     matcher m;
     luaL_Buffer b;
     matcher_init(&m, L, s, s_len, p, p_len, "string.gsub");
     if (is_anchored) p++;
+    lua_settop(L, 5);
     luaL_buffinit(L, &b);
-    while (n < max) {
+    if (is_resumed) {
+        lua_pushvalue(L, 5);
+        luaL_addvalue(&b);
+    }
+    while (g.n < g.max) {
         const char *end = match_from(&m, at, p);
         if (end && end != last_end) {
-            n++;
-            is_changed |= add_replacement(&m, &b, at, end);
+            g.n++;
+            g.is_changed |= add_replacement(&m, &b, at, end);
             at = last_end = end;
         } else if (at < m.s_end) {
             luaL_addchar(&b, *at);
@@ -474,13 +540,30 @@ int qh_string_gsub(lua_State *L)
             break;
         }
         if (is_anchored) break;
+        if (qh_steps_want_pause(L, &m.steps)) {
+            g.at = (size_t)(at - s);
+            g.last_end = last_end ? (size_t)(last_end - s) + 1 : 0;
+            return gsub_pause(L, &b, &g);
+        }
     }
-    if (!is_changed) {
+    if (!g.is_changed) {
         lua_pushvalue(L, 1);
     } else {
         luaL_addlstring(&b, at, (size_t)(m.s_end - at));
         luaL_pushresult(&b);
     }
-    lua_pushinteger(L, n);
+    lua_pushinteger(L, g.n);
     return 2;
+}
+
+int qh_string_gsub(lua_State *L)
+{
+    size_t s_len;
+    luaL_checklstring(L, 1, &s_len);
+    luaL_checkstring(L, 2);
+    int type = lua_type(L, 3);
+    luaL_argexpected(L, type == LUA_TNUMBER || type == LUA_TSTRING || type == LUA_TFUNCTION || type == LUA_TTABLE, 3,
+                     "string/function/table");
+    gsub_state g = {.max = luaL_optinteger(L, 4, (lua_Integer)s_len + 1)};
+    return gsub_run(L, g, false);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 enum {
-    CALL_US = 25000,            /* one call of a C function that loops */
     GRACE_US = 10000,           /* CPU for unwinding once a task must die */
     TURN_US = 4000,             /* tasks run one after another for so long before the loop looks around */
     DEEP_CALLS = 10000,         /* a recursion without an end looks like this when memory is gone */
@@ -182,7 +181,8 @@ static int64_t look(lua_State *L, qh_steps *s)
     s->left = QH_STEPS_A_LOOK;
     if (!vm->opts.budget || !vm->running || !vm->running->limits.cpu_us) return -1;
     int64_t used = qh_budget_used(vm->opts.budget);
-    if (!s->end_us) s->end_us = used + CALL_US;
+    if (!s->end_us) s->end_us = used + s->limit_us;
+    s->used_us = used;
     return used;
 }
 
@@ -203,6 +203,19 @@ void qh_steps_look(lua_State *L, qh_steps *s)
         raise(L, t, 1);
     }
     if (used >= s->end_us) luaL_error(L, "%s takes too long", s->what);
+}
+
+bool qh_steps_want_pause(lua_State *L, const qh_steps *s)
+{
+    if (!s->used_us) return false;
+    qh_vm *vm = qh_vm_of(L);
+    return vm->running && s->used_us >= vm->running->limits.slice_us && can_yield(vm, L);
+}
+
+int qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
+{
+    qh_vm_of(L)->yield_kind = QH_YIELD_SLICE;
+    return lua_yieldk(L, 0, ctx, k);
 }
 
 /* ---- the body: the task's function under a handler that keeps the place of an error ---- */

@@ -74,16 +74,21 @@ qh_loop *qh_task_loop(lua_State *L);               /* of the VM; NULL: nothing c
  * the place when a C function in between cannot be suspended, or when nothing can wait here. */
 int      qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFunction k);
 /* C functions that loop count steps: no hook fires inside them. One step is some nanoseconds of work.
- * A call that uses up CALL_US of CPU raises "<what> takes too long"; when the task's own budget is
- * spent it dies. Without a watchdog nothing is limited.
+ * What uses up its time of CPU without a pause raises "<what> takes too long"; when the task's own
+ * budget is spent it dies. Without a watchdog nothing is limited.
  *     qh_steps s = qh_steps_begin("string.find");  ...  qh_steps_take(L, &s, n); */
 typedef struct {
     const char *what;
+    int64_t limit_us;           /* 25 ms */
     int64_t end_us;             /* of qh_budget_used; 0: the clock was not looked at yet */
-    int left;                   /* until it is */
+    int64_t used_us;            /* of the slice, at the last look */
+    int left;                   /* until the next */
 } qh_steps;
-enum { QH_STEPS_A_LOOK = 4096 };
-static inline qh_steps qh_steps_begin(const char *what) { return (qh_steps){what, 0, QH_STEPS_A_LOOK}; }
+enum { QH_STEPS_A_LOOK = 4096, QH_STEPS_LIMIT_US = 25000 };
+static inline qh_steps qh_steps_begin(const char *what)
+{
+    return (qh_steps){what, QH_STEPS_LIMIT_US, 0, 0, QH_STEPS_A_LOOK};
+}
 void     qh_steps_look(lua_State *L, qh_steps *s);
 bool     qh_steps_are_over(lua_State *L, qh_steps *s);      /* the same without raising */
 static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
@@ -91,6 +96,10 @@ static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
     if ((size_t)s->left <= n) qh_steps_look(L, s);
     else s->left -= (int)n;
 }
+
+/* At a point where it can be left and gone on with by k: whether its turn is over, and it may give it up. */
+bool     qh_steps_want_pause(lua_State *L, const qh_steps *s);
+int      qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k);   /* k calls qh_task_check */
 
 void     qh_task_check(lua_State *L);              /* raises when the running task is dying */
 int      qh_task_rethrow(lua_State *L);            /* raise the error on top once more if the task is dying; else 0 */

@@ -104,6 +104,38 @@ TEST(functions_that_loop_in_c_cannot_run_away)
     fixture_close(&f);
 }
 
+TEST(long_searches_let_the_others_run)
+{
+    fixture f = fixture_open(NULL);
+    f.limits.cpu_us = 10000000;
+    static const char *const CASES[][2] = {
+        {"local s = ('ab '):rep(1 << 18) local r, n = s:gsub('%w+', 'x') return n .. ' ' .. #r .. r:sub(-4)", "262144 524288x x "},
+        {"local s = ('ab '):rep(1 << 18) local r, n = s:gsub('()b', function(i) return i % 9 == 2 and 'B' end) return n .. r:sub(1, 9)", "262144aB ab ab "},
+        {"local n = 0 for w in ('ab '):rep(1 << 18):gmatch('%a+') do n = n + 1 end return n", "262144"},
+        {"return (('ab '):rep(1 << 18) .. 'xyz'):match('(x%a)z')", "xy"},
+        {"return (('ab '):rep(1 << 18) .. 'xyz'):find('[x-z]+$')", "786433"},
+        {"return tostring(('ab '):rep(1 << 18):find('a%d'))", "nil"},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        outcome search, other;
+        qh_task_start(task_of(&f, CASES[i][0], &search));
+        CHECK(!search.is_done);                 /* its turn was over first */
+        qh_task_start(task_of(&f, "return 'ran'", &other));
+        CHECK(other.is_done && !search.is_done);
+        finish(&f, &search);
+        CHECK_STR(qh_str_z(&search.text), CASES[i][1]);
+        qh_str_deinit(&search.text), qh_str_deinit(&other.text);
+    }
+    outcome gone;
+    qh_task *t = task_of(&f, "while true do pcall(string.gsub, ('ab '):rep(1 << 18), '%w+', 'x') end", &gone);
+    qh_task_start(t);
+    qh_task_cancel(t);
+    finish(&f, &gone);
+    CHECK_INT(gone.end, QH_TASK_CANCELLED);
+    qh_str_deinit(&gone.text);
+    fixture_close(&f);
+}
+
 TEST(waiting_starts_the_cpu_budget_anew)
 {
     fixture f = fixture_open(NULL);

@@ -3,6 +3,7 @@ qh_unit_test(lua/task_test.c qh_lua)
 qh_unit_test(lua/module_test.c qh_lua)
 qh_unit_test(lua/convert_test.c qh_lua)
 qh_unit_test(lua/suite_test.c qh_lua)
+qh_unit_test(lua/pattern_test.c qh_lua)
 qh_unit_test(lua/types_test.c qh_lua)
 target_compile_definitions(lua_types_test PRIVATE QH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 
