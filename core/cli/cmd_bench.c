@@ -231,7 +231,7 @@ int qh_cmd_bench(int argc, char **argv)
         {"batch", 'b', QH_OPT_TEXT, &o.batches, 0, 0, "N,N", "sequences decoded together; default 1"},
         {"repeat", 'r', QH_OPT_INT, &o.n_repeats, 1, MAX_REPEATS, "N", "rounds, after one to warm up; default 5"},
         {"chunk", 0, QH_OPT_INT, &o.chunk, 1, 65536, "N", "prompt tokens a step; default 512"},
-        {"device", 0, QH_OPT_TEXT, &o.device, 0, 0, "NAME", "auto or cpu"},
+        {"device", 0, QH_OPT_TEXT, &o.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &o.isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, neon or neondot"},
         {"json", 0, QH_OPT_FLAG, &o.as_json, 0, 0, NULL,
          "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max}], machine, model}"},

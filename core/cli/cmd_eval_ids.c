@@ -106,7 +106,7 @@ int qh_cmd_eval_ids(int argc, char **argv)
         {"threads", 't', QH_OPT_INT, &n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
         {"logits", 0, QH_OPT_TEXT, &logits_path, 0, 0, "FILE",
          "also write every row's logits there: float32, little-endian, n_vocab a row"},
-        {"device", 0, QH_OPT_TEXT, &device, 0, 0, "NAME", "auto or cpu"},
+        {"device", 0, QH_OPT_TEXT, &device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, neon or neondot"},
         {0}};
     const qh_opt_spec spec = {

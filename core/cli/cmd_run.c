@@ -175,7 +175,7 @@ int qh_cmd_run(int argc, char **argv)
         {"seed", 0, QH_OPT_INT, &c.talk.seed, -1, INT32_MAX, "N", "the same answer every time; -1: drawn"},
         {"ctx", 'c', QH_OPT_INT, &lo.n_ctx, 0, 262144, "N", "context in tokens; 0: the model's"},
         {"threads", 't', QH_OPT_INT, &lo.device.n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
-        {"device", 0, QH_OPT_TEXT, &lo.device.device, 0, 0, "NAME", "auto or cpu"},
+        {"device", 0, QH_OPT_TEXT, &lo.device.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &lo.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},
         {"quiet", 'q', QH_OPT_FLAG, &c.is_quiet, 0, 0, NULL, "no rates after an answer"},
         {0}};

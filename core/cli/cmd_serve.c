@@ -22,7 +22,7 @@ int qh_cmd_serve(int argc, char **argv)
         {"max-seqs", 0, QH_OPT_INT, &o.load.max_seqs, 0, 1024, "N", "sequences at work at once; default 64"},
         {"max-queued", 0, QH_OPT_INT, &o.load.max_queued, 0, 100000, "N", "requests waiting; one more gets 429; default 256"},
         {"threads", 't', QH_OPT_INT, &o.load.device.n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
-        {"device", 0, QH_OPT_TEXT, &o.load.device.device, 0, 0, "NAME", "auto or cpu"},
+        {"device", 0, QH_OPT_TEXT, &o.load.device.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &o.load.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},
         {"no-prefix-cache", 0, QH_OPT_FLAG, &o.load.no_prefix_cache, 0, 0, NULL, "compute every prompt from its start"},
         {"drain", 0, QH_OPT_INT, &o.drain_seconds, 0, 86400, "S", "after SIGTERM, finish requests for so long; default 30"},

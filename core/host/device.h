@@ -4,7 +4,7 @@
 #include "model/model.h"
 
 typedef struct {
-    const char *device;             /* "auto" or "cpu" */
+    const char *device;             /* "auto", "cpu", "cuda" or "cuda:N"; NULL: auto, a GPU where there is one */
     const char *isa;                /* CPU level: "auto", "ref", "avx2", ...; NULL: auto */
     int n_threads;                  /* CPU; 0: all cores of this process */
 } qh_device_options;

@@ -32,7 +32,8 @@ bool qh_cuda_is_available(int *n, qh_err *err)
     if (e) {
         *n = 0;
         cudaGetLastError();
-        qh_fail(err, QH_EUNSUPPORTED, "no GPU: %s", cudaGetErrorString(e));
+        qh_fail(err, QH_EUNSUPPORTED, "no GPU: %s",
+                e == cudaErrorInsufficientDriver ? "no NVIDIA driver, or one that is too old" : cudaGetErrorString(e));
         return false;
     }
     if (*n == 0) qh_fail(err, QH_EUNSUPPORTED, "no GPU found");
