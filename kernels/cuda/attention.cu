@@ -2,13 +2,13 @@
  *
  * The unit of work is one page for 16 queries, a query being (row, head of the KV head's group): scores,
  * their maximum m, p = 2^(s - m) (q carries log2 e), sum l, and o = p v. Pages are folded into a total in
- * order. A sequence with few queries has a warp a page, and a second kernel folds; with many, a warp
+ * order. A sequence with few queries has a block a page, and a second kernel folds; with many, a warp
  * takes 16 queries along all pages and folds as it goes. Both run the same arithmetic, so a row has the
  * same bits in a decode step, in a prompt and in any batch.
  *
  * Shapes    q [n_rows, n_heads, padded] bf16; pages {K [64, padded], V [padded, 64]} bf16; out [n_rows,
- *           ld_out] bf16, columns head * head_dim + d; states [n_kv_heads, max_states, padded + 2] float.
- * Launch    small: grid (n_small, n_kv_heads), one warp. merge: grid (n_merges, n_kv_heads, most queries),
+ *           ld_out] bf16, columns head * head_dim + d in act order; states [n_kv_heads, max_states, padded + 2] float.
+ * Launch    small: grid (n_small, n_kv_heads), 4 warps that share scores and columns out. merge: grid (n_merges, n_kv_heads, most queries),
  *           padded threads. large: grid (n_large, n_kv_heads), 4 warps that share pages through L1.
  *           No operand passes shared memory: V is stored transposed and score columns are dealt to keys
  *           such that every fragment is a 16-byte load.
@@ -17,10 +17,11 @@
  * Numerics  float scores, p rounded to bf16 before it is summed and multiplied, float folds.
  * Oracle    qh_ref_attention over the same bf16 values, |err| <= 2^-7 * max|v|; tests/gpu/kernels_test.c */
 #include "kernels/cuda/kv.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/ops.h"
 
-enum { LARGE_WARPS = 4 };
+enum { WARPS = 4 };
 
 static __device__ __forceinline__ float exp2_fast(float x)
 {
@@ -75,22 +76,27 @@ struct page_scores {
     float m[2], l[2];
 };
 
+/* Scores of column tile n: keys 32*(n/4) + 8*(g/2) + 2*(n%4) + g%2 of lanes 4g + t as B. */
 template <int HD>
-static __device__ __forceinline__ void score_page(page_scores &out, const queries<HD> &q, const __nv_bfloat16 *keys,
-                                                  int first_key)
+static __device__ __forceinline__ void score_tile(float (&s)[4], const queries<HD> &q, const __nv_bfloat16 *keys, int n)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    float s[8][4] = {};
+    const __nv_bfloat16 *key = keys + (32 * (n / 4) + 8 * (g / 2) + 2 * (n % 4) + g % 2) * HD + 8 * t;
+    uint4 b[HD / 32];
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
-        const int key = 32 * (n / 4) + 8 * (g / 2) + 2 * (n % 4) + g % 2;
+    for (int c = 0; c < HD / 32; c++) b[c] = *(const uint4 *)(key + 32 * c);
+    s[0] = s[1] = s[2] = s[3] = 0;
 #pragma unroll
-        for (int c = 0; c < HD / 32; c++) {
-            const uint4 b = *(const uint4 *)(keys + key * HD + 32 * c + 8 * t);
-            mma_bf16(s[n], q.q[2 * c], b.x, b.y);
-            mma_bf16(s[n], q.q[2 * c + 1], b.z, b.w);
-        }
+    for (int c = 0; c < HD / 32; c++) {
+        mma_bf16(s, q.q[2 * c], b[c].x, b[c].y);
+        mma_bf16(s, q.q[2 * c + 1], b[c].z, b[c].w);
     }
+}
+
+template <int HD>
+static __device__ __forceinline__ void weigh_scores(page_scores &out, float (&s)[8][4], const queries<HD> &q, int first_key)
+{
+    const int t = threadIdx.x % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         float m = -INFINITY, l = 0;
@@ -146,38 +152,56 @@ static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scor
     }
 }
 
+/* Four warps take two score tiles each, meet, weigh all of them alike, and take a quarter of the columns. */
 template <int HD>
-static __global__ __launch_bounds__(32)
+static __global__ __launch_bounds__(WARPS * 32)
 void attend_small(qh_attn_args a)
 {
+    __shared__ float shared[8][32][4];
+    start_next();
+    wait_for_inputs();
     const qh_attn_small item = a.small[blockIdx.x];
     const qh_attn_seq seq = a.seqs[item.seq];
-    const int lane = threadIdx.x, t = lane % 4, kv_head = blockIdx.y;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, t = lane % 4, kv_head = blockIdx.y;
     const __nv_bfloat16 *keys = kv_keys(a.kv, a.pages[seq.first_page + item.page], kv_head);
     const __nv_bfloat16 *values = keys + KV_PAGE_TOKENS * HD;
     queries<HD> q;
     q.load(a, seq, kv_head, 0);
+    float scores[8][4];
+#pragma unroll
+    for (int n = 0; n < 2; n++) {
+        score_tile<HD>(scores[n], q, keys, 2 * warp + n);
+        *(float4 *)shared[2 * warp + n][lane] = *(const float4 *)scores[n];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < 8; n++) *(float4 *)scores[n] = *(const float4 *)shared[n][lane];
     page_scores s;
-    score_page<HD>(s, q, keys, item.page * KV_PAGE_TOKENS);
+    weigh_scores<HD>(s, scores, q, item.page * KV_PAGE_TOKENS);
 
     float *states = a.states + ((size_t)kv_head * a.max_states + item.state) * (HD + 2);
     const int n_keys = seq.n_past + seq.n_rows - item.page * KV_PAGE_TOKENS;
     float *out[2] = {states + lane / 4 * (HD + 2), states + (lane / 4 + 8) * (HD + 2)};
-#pragma unroll 4
-    for (int nd = 0; nd < HD / 8; nd++) {
+#pragma unroll
+    for (int i = 0; i < HD / 8 / WARPS; i++) {
+        const int nd = warp * (HD / 8 / WARPS) + i;
         float o[4];
         mix_values<HD>(o, s, values, nd, n_keys);
+#pragma unroll
         for (int h = 0; h < 2; h++)
             if (q.row[h] >= 0) *(float2 *)(out[h] + 8 * nd + 2 * t) = make_float2(o[2 * h], o[2 * h + 1]);
     }
+#pragma unroll
     for (int h = 0; h < 2; h++)
-        if (q.row[h] >= 0 && t == 0) *(float2 *)(out[h] + HD) = make_float2(s.m[h], s.l[h]);
+        if (q.row[h] >= 0 && t == 0 && warp == 0) *(float2 *)(out[h] + HD) = make_float2(s.m[h], s.l[h]);
 }
 
 template <int HD>
 static __global__ __launch_bounds__(HD)
 void merge_small(qh_attn_args a)
 {
+    start_next();
+    wait_for_inputs();
     const qh_attn_merge item = a.merges[blockIdx.x];
     const qh_attn_seq seq = a.seqs[item.seq];
     const int group = a.n_heads / a.kv.n_kv_heads, n = seq.n_rows * group, i = blockIdx.z, d = threadIdx.x;
@@ -193,14 +217,16 @@ void merge_small(qh_attn_args a)
     }
     const int head = blockIdx.y * group + i % group;
     if (d < a.kv.head_dim)
-        ((__nv_bfloat16 *)a.out)[(size_t)(seq.first_row + i / group) * a.ld_out + head * a.kv.head_dim + d] =
+        ((__nv_bfloat16 *)a.out)[(size_t)(seq.first_row + i / group) * a.ld_out + qh_act_place(head * a.kv.head_dim + d)] =
             __float2bfloat16_rn(o / l);
 }
 
 template <int HD>
-static __global__ __launch_bounds__(LARGE_WARPS * 32)
+static __global__ __launch_bounds__(WARPS * 32)
 void attend_large(qh_attn_args a)
 {
+    start_next();
+    wait_for_inputs();
     const qh_attn_large item = a.large[blockIdx.x];
     const qh_attn_seq seq = a.seqs[item.seq];
     const int lane = threadIdx.x % 32, t = lane % 4, kv_head = blockIdx.y, group = a.n_heads / a.kv.n_kv_heads;
@@ -214,8 +240,11 @@ void attend_large(qh_attn_args a)
     for (int p = 0; p < n_pages; p++) {
         const __nv_bfloat16 *keys = kv_keys(a.kv, a.pages[seq.first_page + p], kv_head);
         const __nv_bfloat16 *values = keys + KV_PAGE_TOKENS * HD;
+        float scores[8][4];
+#pragma unroll
+        for (int n = 0; n < 8; n++) score_tile<HD>(scores[n], q, keys, n);
         page_scores s;
-        score_page<HD>(s, q, keys, p * KV_PAGE_TOKENS);
+        weigh_scores<HD>(s, scores, q, p * KV_PAGE_TOKENS);
         float wa[2], wb[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -233,25 +262,26 @@ void attend_large(qh_attn_args a)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         if (q.row[h] < 0) continue;
-        __nv_bfloat16 *out = (__nv_bfloat16 *)a.out + (size_t)q.row[h] * a.ld_out + q.head[h] * a.kv.head_dim;
+        __nv_bfloat16 *out = (__nv_bfloat16 *)a.out + (size_t)q.row[h] * a.ld_out;
 #pragma unroll
         for (int nd = 0; nd < HD / 8; nd++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int d = 8 * nd + 2 * t + e;
-                if (d < a.kv.head_dim) out[d] = __float2bfloat16_rn(o[nd][2 * h + e] / l[h]);
+                if (d < a.kv.head_dim) out[qh_act_place(q.head[h] * a.kv.head_dim + d)] = __float2bfloat16_rn(o[nd][2 * h + e] / l[h]);
             }
     }
 }
 
 template <int HD>
-static cudaError_t launch(const qh_attn_args &a, cudaStream_t stream)
+static cudaError_t launch_all(const qh_attn_args &a, cudaStream_t stream)
 {
     const int n_kv = a.kv.n_kv_heads;
-    if (a.n_large) attend_large<HD><<<dim3(a.n_large, n_kv), LARGE_WARPS * 32, 0, stream>>>(a);
-    if (a.n_small) attend_small<HD><<<dim3(a.n_small, n_kv), 32, 0, stream>>>(a);
-    if (a.n_small) merge_small<HD><<<dim3(a.n_merges, n_kv, a.max_merge_queries), HD, 0, stream>>>(a);
-    return cudaGetLastError();
+    cudaError_t e = cudaSuccess;
+    if (a.n_large) e = launch(attend_large<HD>, dim3(a.n_large, n_kv), WARPS * 32, stream, a);
+    if (!e && a.n_small) e = launch(attend_small<HD>, dim3(a.n_small, n_kv), WARPS * 32, stream, a);
+    if (!e && a.n_small) e = launch(merge_small<HD>, dim3(a.n_merges, n_kv, a.max_merge_queries), HD, stream, a);
+    return e;
 }
 
 int qh_cuda_padded_head(int head_dim)
@@ -265,11 +295,11 @@ int qh_cuda_padded_head(int head_dim)
 cudaError_t qh_cuda_attention(const qh_attn_args *a, cudaStream_t stream)
 {
     switch (a->kv.padded) {
-    case 32: return launch<32>(*a, stream);
-    case 64: return launch<64>(*a, stream);
-    case 96: return launch<96>(*a, stream);
-    case 128: return launch<128>(*a, stream);
-    case 256: return launch<256>(*a, stream);
+    case 32: return launch_all<32>(*a, stream);
+    case 64: return launch_all<64>(*a, stream);
+    case 96: return launch_all<96>(*a, stream);
+    case 128: return launch_all<128>(*a, stream);
+    case 256: return launch_all<256>(*a, stream);
     }
     return cudaErrorInvalidValue;
 }

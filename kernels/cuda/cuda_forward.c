@@ -1,7 +1,7 @@
 /* cuda_forward.c - see cuda_forward.h
  *
  * The host describes a step in one pinned block of ints, copied in one go: rows, sequences, their pages,
- * and the attention work. A layer is nine launches. */
+ * and the attention work. A layer is nine launches of small steps, eight of prompts. */
 #include "kernels/cuda/cuda_forward.h"
 #include "base/mem.h"
 #include "kernels/cuda/lost.h"
@@ -250,10 +250,11 @@ static void note(progress *p, cudaError_t e, const char *doing)
     if (p->e == cudaSuccess && e != cudaSuccess) *p = (progress){e, doing};
 }
 
-static void project(const qh_cuda_forward *f, progress *p, float *y, int64_t ldy, const qh_tiles *w, const qh_bf16 *x,
+static void project(const qh_cuda_forward *f, progress *p, void *y, int64_t ldy, const qh_tiles *w, const qh_bf16 *x,
                     int n_rows, qh_epilogue epilogue, const char *doing)
 {
-    note(p, qh_cuda_matmul(y, ldy, w, x, n_rows, epilogue, f->stream), doing);
+    const qh_product one = {.w = *w, .y = y};
+    note(p, qh_cuda_matmul(&one, 1, ldy, x, n_rows, epilogue, f->stream), doing);
 }
 
 static void attend(const qh_cuda_forward *f, progress *p, const description *s, int layer, int n_rows)
@@ -302,16 +303,15 @@ static void run_layer(const qh_cuda_forward *f, progress *p, const description *
     const qh_desc *d = &f->m->desc;
     const qh_cuda_layer *l = &f->m->layers[layer];
     const scratch *m = &f->s;
-    const int q = qh_desc_q_dim(d), kv = qh_desc_kv_dim(d), ld = qkv_dim(d);
+    const int q = qh_desc_q_dim(d), kv = qh_desc_kv_dim(d);
     note(p, qh_cuda_rms_norm(m->normed, m->x, l->attn_norm, NULL, n_rows, d->dim, d->norm_eps, f->stream), "norming");
-    project(f, p, m->qkv, ld, &l->wq, m->normed, n_rows, QH_EPILOGUE_STORE, "projecting queries");
-    project(f, p, m->qkv + q, ld, &l->wk, m->normed, n_rows, QH_EPILOGUE_STORE, "projecting keys");
-    project(f, p, m->qkv + q + kv, ld, &l->wv, m->normed, n_rows, QH_EPILOGUE_STORE, "projecting values");
+    const qh_product qkv[] = {{l->wq, m->qkv}, {l->wk, m->qkv + q}, {l->wv, m->qkv + q + kv}};
+    note(p, qh_cuda_matmul(qkv, 3, qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream), "projecting to heads");
     attend(f, p, s, layer, n_rows);
     project(f, p, m->x, d->dim, &l->wo, m->mix, n_rows, QH_EPILOGUE_ADD, "projecting attention");
     note(p, qh_cuda_rms_norm(m->normed, m->x, l->ffn_norm, NULL, n_rows, d->dim, d->norm_eps, f->stream), "norming");
-    note(p, qh_cuda_matmul(m->h, qh_padded_dim(d->ffn_dim), &l->gate_up, m->normed, n_rows, QH_EPILOGUE_SILU_MUL,
-                           f->stream), "projecting gate and up");
+    project(f, p, m->h, qh_padded_dim(d->ffn_dim), &l->gate_up, m->normed, n_rows, QH_EPILOGUE_SILU_MUL,
+            "projecting gate and up");
     project(f, p, m->x, d->dim, &l->down, m->h, n_rows, QH_EPILOGUE_ADD, "projecting down");
 }
 

@@ -5,12 +5,15 @@
  * Traffic   4*dim bytes out a row; of the table, the 32-byte sectors that the row touches.
  * Numerics  the packed value in float.
  * Oracle    qh_dequantize of the row, as for pack; tests/gpu/kernels_test.c */
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/tile.cuh"
 
 static __global__ __launch_bounds__(256)
 void embed(float *x, qh_tiles table, const int *tokens)
 {
+    start_next();
+    wait_for_inputs();
     const int token = tokens[blockIdx.x];
     const int unit_bytes = tile_infos[table.tile].unit_bytes;
     const uint8_t *tile = table.units + (size_t)(token / QH_TILE_ROWS) * table.n_units * unit_bytes;
@@ -22,6 +25,5 @@ void embed(float *x, qh_tiles table, const int *tokens)
 cudaError_t qh_cuda_embed(float *x, const qh_tiles *table, const int *tokens, int n_rows, cudaStream_t stream)
 {
     if (n_rows == 0) return cudaSuccess;
-    embed<<<n_rows, 256, 0, stream>>>(x, *table, tokens);
-    return cudaGetLastError();
+    return launch(embed, n_rows, 256, stream, x, *table, tokens);
 }

@@ -15,6 +15,7 @@
  * Oracle    qh_ref_rms_norm, qh_ref_rope, qh_ref_add (double), |err| <= 2^-8*|y| + 1e-5;
  *           tests/gpu/kernels_test.c */
 #include "kernels/cuda/kv.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/reduce.cuh"
 
@@ -23,6 +24,8 @@ enum { WARPS = 4, MAX_PADDED = 256 };
 static __global__ void rope_table(float *cos_sin, const double *freqs, const int *positions, int half_dim,
                                   double magnitude)
 {
+    start_next();
+    wait_for_inputs();
     float *out = cos_sin + (size_t)blockIdx.x * 2 * half_dim;
     for (int i = threadIdx.x; i < half_dim; i += blockDim.x) {
         double s, c;
@@ -36,8 +39,7 @@ cudaError_t qh_cuda_rope_table(float *cos_sin, const double *freqs, const int *p
                                int half_dim, double magnitude, cudaStream_t stream)
 {
     if (n_rows == 0 || half_dim == 0) return cudaSuccess;
-    rope_table<<<n_rows, 128, 0, stream>>>(cos_sin, freqs, positions, half_dim, magnitude);
-    return cudaGetLastError();
+    return launch(rope_table, n_rows, 128, stream, cos_sin, freqs, positions, half_dim, magnitude);
 }
 
 /* x[i] of a rotated head, i < rope_dim. */
@@ -56,6 +58,8 @@ void heads(qh_heads_args a)
     __shared__ float shared[WARPS][MAX_PADDED];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = blockIdx.y;
     const int n_kv = a.kv.n_kv_heads, n_all = a.n_heads + 2 * n_kv, head = blockIdx.x * WARPS + warp;
+    start_next();
+    wait_for_inputs();
     if (head >= n_all) return;
     const int hd = a.kv.head_dim;
     const bool is_q = head < a.n_heads, is_v = head >= a.n_heads + n_kv;
@@ -93,6 +97,5 @@ cudaError_t qh_cuda_heads(const qh_heads_args *a, cudaStream_t stream)
 {
     if (a->n_rows == 0) return cudaSuccess;
     const int n_all = a->n_heads + 2 * a->kv.n_kv_heads;
-    heads<<<dim3((n_all + WARPS - 1) / WARPS, a->n_rows), WARPS * 32, 0, stream>>>(*a);
-    return cudaGetLastError();
+    return launch(heads, dim3((n_all + WARPS - 1) / WARPS, a->n_rows), WARPS * 32, stream, *a);
 }

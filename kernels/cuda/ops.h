@@ -1,8 +1,9 @@
 /* ops.h - launchers of the kernels, one .cu file each.
  *
  * A launcher works on the stream that it is given, does nothing for zero rows, checks its launch and
- * never synchronizes. lost.h turns its result into a status. Pointers are device pointers.
- * Rows of bf16 activations are padded to whole units with zeros: see qh_padded_dim.
+ * never synchronizes. Launches overlap, see launch.cuh. lost.h turns its result into a status. Pointers are device pointers.
+ * Rows of bf16 activations are padded to whole units with zeros, see qh_padded_dim, and each 32 of their
+ * columns lie in the order of qh_act_place, in which a lane's eight are one load.
  * Thread: any that has selected the device. */
 #pragma once
 #include "kernels/cuda/tile.h"
@@ -15,6 +16,16 @@ extern "C" {
 typedef uint16_t qh_bf16;
 
 static inline int qh_padded_dim(int dim) { return (dim + QH_UNIT_DIM - 1) / QH_UNIT_DIM * QH_UNIT_DIM; }
+
+/* Where column k of an activation row lies: t, s, then 0, 2, 1, 3 of the four (see tile.h). */
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+static inline int qh_act_place(int k)
+{
+    const int s = k >> 4 & 1, t = k >> 2 & 3, i = k & 3;
+    return (k & ~31) | t << 3 | s << 2 | (i & 1) << 1 | i >> 1;
+}
 
 /* ---- pack.cu ---- */
 
@@ -49,8 +60,15 @@ typedef enum {
     QH_EPILOGUE_SILU_MUL            /* bf16 y = silu(gate) * up, of a matrix of gate and up together */
 } qh_epilogue;
 
-/* y [n_tokens][ldy] of x [n_tokens][qh_padded_dim(w->dim)] */
-cudaError_t qh_cuda_matmul(void *y, int64_t ldy, const qh_tiles *w, const qh_bf16 *x, int n_tokens,
+/* Products of the same x, computed together: y [n_tokens][ldy] each. */
+enum { QH_MAX_PRODUCTS = 3 };
+typedef struct {
+    qh_tiles w;
+    void *y;
+} qh_product;
+
+/* x [n_tokens][qh_padded_dim(dim)], dim that of all n_products matrices */
+cudaError_t qh_cuda_matmul(const qh_product *products, int n_products, int64_t ldy, const qh_bf16 *x, int n_tokens,
                            qh_epilogue epilogue, cudaStream_t stream);
 
 /* ---- heads.cu ---- */

@@ -127,15 +127,13 @@ static __device__ float value_of(int dtype, element e)
     return __fadd_rn(__fmul_rn(e.s, (float)(e.q - offset)), e.m);
 }
 
-/* Group number of a unit's scales, 0 .. 63: (c, g, t/2) with groups of 16 columns, else (c, g) twice. */
-static __device__ void pack_scales(const qh_pack_args &a, const qh_tile_info &f, uint8_t *unit, int lane, int c, int h,
-                                   element e)
+/* A group's scale and minimum come from its first column, which lane 4g has. */
+static __device__ void pack_scale(const qh_tile_info &f, uint8_t *unit, int g, int group, int h, element e)
 {
-    if (f.group == 32 && lane % 4 || f.group == 16 && lane % 2) return;
-    const int record = f.group == 32 ? lane >> 2 : lane >> 1;
-    __half *s = (__half *)(unit + f.scales_at + record * (f.has_min ? 16 : 8));
-    s[2 * c + h] = __float2half_rn(e.s);
-    if (f.has_min) s[4 + 2 * c + h] = __float2half_rn(e.m);
+    const int groups = f.group == 16 ? 4 : 2;
+    __half *s = (__half *)(unit + f.scales_at + g * 4 * groups * (1 + f.has_min)) + 2 * group + h;
+    s[0] = __float2half_rn(e.s);
+    if (f.has_min) s[2 * groups] = __float2half_rn(e.m);
 }
 
 static __global__ __launch_bounds__(256)
@@ -156,17 +154,18 @@ void pack(qh_pack_args a)
             const uint8_t *src = a.src[h] + (size_t)local * a.row_bytes[h];
             uint32_t low[2] = {0, 0};
             __nv_bfloat16 values[8];
-            element e = {0, 0, 0};
             for (int j = 0; j < 8; j++) {
-                const int k = k_unit * QH_UNIT_DIM + 32 * c + 8 * t + j, shift = 8 * (j & 3), step = j >> 2;
+                const int i = j & 3, step = j >> 2, shift = 8 * i;
+                const int k = k_unit * QH_UNIT_DIM + 32 * c + 16 * step + 4 * t + i;
                 /* Outside the matrix q = 0 with scale and minimum 0: a zero, whatever the offset. */
                 const bool is_in = row < a.n_rows && k < a.dim;
                 const element v = is_in ? read_element(dtype, src, k) : element{0, 0, 0};
-                if (j == 0) e = v;
                 if (f.low_bits == 16) {
-                    values[j] = __float2bfloat16_rn(is_in ? value_of(dtype, v) : 0.0f);
+                    values[4 * step + (i == 1 ? 2 : i == 2 ? 1 : i)] = __float2bfloat16_rn(is_in ? value_of(dtype, v) : 0.0f);
                     continue;
                 }
+                if (t == 0 && i == 0 && (f.group == 16 || step == 0))
+                    pack_scale(f, unit, g, f.group == 16 ? 2 * c + step : c, h, v);
                 const uint32_t l = (uint32_t)v.q & ((1u << f.low_bits) - 1), hi = (uint32_t)v.q >> f.low_bits;
                 if (f.low_bits == 8) low[step] |= l << shift;
                 if (f.low_bits == 4) low[0] |= l << (shift + 4 * step);
@@ -180,7 +179,6 @@ void pack(qh_pack_args a)
             }
             if (f.low_bits == 8) *(uint2 *)(unit + 512 * c + 16 * lane + 8 * h) = make_uint2(low[0], low[1]);
             if (f.low_bits == 4) *(uint32_t *)(unit + 16 * lane + 4 * (2 * c + h)) = low[0];
-            pack_scales(a, f, unit, lane, c, h, e);
         }
         if (f.low_bits == 2) *(uint32_t *)(unit + 8 * lane + 4 * c) = word2;
         if (f.high_bits == 2) *(uint32_t *)(unit + 128 * f.low_bits + 8 * lane + 4 * c) = high2;

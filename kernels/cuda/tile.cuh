@@ -8,6 +8,7 @@ template <int LOW, int HIGH, int GROUP, int HAS_MIN, int OFFSET>
 struct tile_format {
     static constexpr int low = LOW, high = HIGH, group = GROUP, offset = OFFSET;
     static constexpr bool has_min = HAS_MIN;
+    static constexpr int groups = GROUP == 16 ? 4 : 2;      /* of a unit */
     static constexpr int scales_at = QH_TILE_SCALES_AT(LOW, HIGH);
     static constexpr int unit_bytes = QH_TILE_UNIT_BYTES(LOW, HIGH, GROUP, HAS_MIN);
 };
@@ -28,7 +29,7 @@ static __device__ const qh_tile_info tile_infos[QH_N_TILES] = {
 template <class F>
 struct lane_unit {
     uint32_t low[F::low == 16 ? 16 : F::low], high[F::high ? F::high : 1];
-    uint32_t scale[F::group ? 2 : 1], min[F::has_min ? 2 : 1];
+    uint32_t scale[F::groups], min[F::has_min ? F::groups : 1];     /* pairs: rows g and g + 8 */
 
     __device__ __forceinline__ void load(const uint8_t *unit, int lane)
     {
@@ -53,15 +54,21 @@ struct lane_unit {
             high[0] = __ldcs((const uint32_t *)(h + 4 * lane));
         }
         if constexpr (F::group != 0) {
-            const int record = F::group == 32 ? lane >> 2 : lane >> 1;
-            const uint8_t *s = unit + F::scales_at + record * (F::has_min ? 16 : 8);
-            if constexpr (F::has_min) {
-                const uint4 v = __ldcs((const uint4 *)s);
-                scale[0] = v.x, scale[1] = v.y, min[0] = v.z, min[1] = v.w;
-            } else {
-                const uint2 v = __ldcs((const uint2 *)s);
-                scale[0] = v.x, scale[1] = v.y;
-            }
+            load_pairs(scale, unit + F::scales_at + lane / 4 * record_bytes);
+            if constexpr (F::has_min) load_pairs(min, unit + F::scales_at + lane / 4 * record_bytes + 4 * F::groups);
+        }
+    }
+
+    static constexpr int record_bytes = 4 * F::groups * (1 + F::has_min);
+
+    static __device__ __forceinline__ void load_pairs(uint32_t (&p)[F::groups], const uint8_t *src)
+    {
+        if constexpr (F::groups == 4) {
+            const uint4 v = __ldcs((const uint4 *)src);
+            p[0] = v.x, p[1] = v.y, p[2] = v.z, p[3] = v.w;
+        } else {
+            const uint2 v = __ldcs((const uint2 *)src);
+            p[0] = v.x, p[1] = v.y;
         }
     }
 
@@ -77,12 +84,7 @@ struct lane_unit {
         return q;
     }
 
-    static __device__ __forceinline__ float half_of(uint32_t pair, int i)
-    {
-        return __half2float(__ushort_as_half((unsigned short)(i ? pair >> 16 : pair & 0xffff)));
-    }
-
-    /* The four registers of the A fragment of step (0, 1) in half c. */
+    /* The A fragment of step (0, 1) in half c: integers less their offset, exact; bf16 values as they are. */
     __device__ __forceinline__ void fragment(uint32_t (&a)[4], int c, int step) const
     {
 #pragma unroll
@@ -90,33 +92,42 @@ struct lane_unit {
             if constexpr (F::low == 16) {
                 a[h] = low[4 * (2 * c + h) + 2 * step];
                 a[2 + h] = low[4 * (2 * c + h) + 2 * step + 1];
-            } else {
+            } else if constexpr (F::low == 8) {
                 const uint32_t q = bytes(c, h, step);
-                const float s = half_of(scale[c], h);
                 float v[4];
+                /* 0x4b0000qq is the float 2^23 + q: no integer conversion needed. */
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    /* 0x4b0000qq is the float 2^23 + q: no integer conversion needed. */
-                    const float f = __uint_as_float(__byte_perm(q, 0x4b000000u, 0x7540 + i)) - (8388608.0f + F::offset);
-                    if constexpr (F::has_min) v[i] = fmaf(f, s, half_of(min[c], h));
-                    else v[i] = f * s;
-                }
-                const __nv_bfloat162 p0 = __floats2bfloat162_rn(v[0], v[1]), p1 = __floats2bfloat162_rn(v[2], v[3]);
-                a[h] = *(const uint32_t *)&p0;
-                a[2 + h] = *(const uint32_t *)&p1;
+                for (int i = 0; i < 4; i++)
+                    v[i] = __uint_as_float(__byte_perm(q, 0x4b000000u, 0x7540 + i)) - (8388608.0f + F::offset);
+                a[h] = pair_of(__floats2bfloat162_rn(v[0], v[2]));
+                a[2 + h] = pair_of(__floats2bfloat162_rn(v[1], v[3]));
+            } else {
+                /* 0x43qq is the bf16 128 + q for q below 128. */
+                const uint32_t q = bytes(c, h, step);
+                a[h] = less_offset((q & 0x00ff00ffu) | 0x43004300u);
+                a[2 + h] = less_offset((q >> 8 & 0x00ff00ffu) | 0x43004300u);
             }
         }
     }
+
+    static __device__ __forceinline__ uint32_t pair_of(__nv_bfloat162 v) { return *(const uint32_t *)&v; }
+
+    static __device__ __forceinline__ uint32_t less_offset(uint32_t v)
+    {
+        return pair_of(__hsub2(*(const __nv_bfloat162 *)&v, __float2bfloat162_rn(128.0f + F::offset)));
+    }
 };
+
+static __device__ __forceinline__ float2 halves_of(uint32_t pair) { return __half22float2(*(const __half2 *)&pair); }
 
 /* Value (row, column) of a unit. */
 static __device__ float tile_value(qh_tile tile, const uint8_t *unit, int row, int column)
 {
     const qh_tile_info f = tile_infos[tile];
-    const int g = row % 8, h = row / 8, c = column / 32, t = column % 32 / 8, j = column % 8, lane = 4 * g + t;
-    const int byte = j & 3, step = j >> 2;
+    const int g = row % 8, h = row / 8, c = column / 32, step = column % 32 / 16, t = column % 16 / 4, byte = column % 4;
+    const int lane = 4 * g + t;
     if (f.low_bits == 16)
-        return __bfloat162float(((const __nv_bfloat16 *)(unit + 512 * (2 * c + h) + 16 * lane))[j]);
+        return __bfloat162float(((const __nv_bfloat16 *)(unit + 512 * (2 * c + h) + 16 * lane))[4 * step + (byte == 1 ? 2 : byte == 2 ? 1 : byte)]);
     int q;
     if (f.low_bits == 8) q = unit[512 * c + 16 * lane + 4 * (2 * h + step) + byte];
     else if (f.low_bits == 4) q = unit[16 * lane + 4 * (2 * c + h) + byte] >> 4 * step & 15;
@@ -124,8 +135,8 @@ static __device__ float tile_value(qh_tile tile, const uint8_t *unit, int row, i
     const uint8_t *high = unit + 128 * f.low_bits;
     if (f.high_bits == 2) q |= (high[8 * lane + 4 * c + byte] >> (4 * h + 2 * step) & 3) << f.low_bits;
     if (f.high_bits == 1) q |= (high[4 * lane + byte] >> (4 * c + 2 * h + step) & 1) << f.low_bits;
-    const int record = f.group == 32 ? g : lane >> 1;
-    const __half *s = (const __half *)(unit + f.scales_at + record * (f.has_min ? 16 : 8));
-    const float v = (float)(q - f.offset) * __half2float(s[2 * c + h]);
-    return f.has_min ? fmaf((float)q, __half2float(s[2 * c + h]), __half2float(s[4 + 2 * c + h])) : v;
+    const int groups = f.group == 16 ? 4 : 2, group = f.group == 16 ? 2 * c + step : c;
+    const __half *s = (const __half *)(unit + f.scales_at + g * 4 * groups * (1 + f.has_min)) + 2 * group + h;
+    const float v = (float)(q - f.offset) * __half2float(s[0]);
+    return f.has_min ? v + __half2float(s[2 * groups]) : v;
 }
