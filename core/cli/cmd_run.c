@@ -102,7 +102,7 @@ static bool chat_command(chat *c, const char *line)
 
 static qh_status chat_loop(chat *c, qh_err *err)
 {
-    char *path = history_path(), *line;
+    char *path = history_path(), *line = NULL;
     qh_status st = QH_OK;
     using_history();
     stifle_history(HISTORY_LINES);
@@ -121,6 +121,7 @@ static qh_status chat_loop(chat *c, qh_err *err)
         }
         free(line);
     }
+    if (!st && !line) fputc('\n', stderr);        /* after Ctrl-D, or a failed read */
     write_history(path);
     qh_free(path);
     return st;
