@@ -8,7 +8,8 @@
 enum { DEFAULT_SEQS = 64, DEFAULT_QUEUED = 256, DEFAULT_STEP_TOKENS = 512, DEFAULT_CONTEXTS = 4, SCRIPTED_PAGES = 4096 };
 static const int64_t DEFAULT_KV_BYTES = 1ll << 30;
 
-static int pages_of(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
+/* One page stays spare for copies, see engine.h. */
+static int pages_of(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS + 1; }
 
 /* Pages that the options ask for; *n_ctx is the context they allow. */
 static qh_status choose_pages(const qh_loaded_options *opt, const qh_memory_plan *one_page, int n_ctx_train,
@@ -27,10 +28,10 @@ static qh_status choose_pages(const qh_loaded_options *opt, const qh_memory_plan
     *n_pages = n > INT32_MAX ? INT32_MAX : (int)n;
     *n_ctx = wanted;
     if (*n_pages >= pages_of(wanted)) return QH_OK;
-    if (opt->n_ctx || *n_pages < 1)
+    if (opt->n_ctx || *n_pages < 2)
         return qh_fail(err, QH_ENOMEM, "a context of %d tokens takes %.1f MB of KV cache (%.1f KB a token), more than the %.1f MB allowed",
                        wanted, (double)page * pages_of(wanted) / 1e6, (double)page / QH_PAGE_TOKENS / 1e3, (double)kv / 1e6);
-    *n_ctx = *n_pages * QH_PAGE_TOKENS;
+    *n_ctx = (*n_pages - 1) * QH_PAGE_TOKENS;
     return QH_OK;
 }
 
@@ -62,9 +63,9 @@ static qh_status start_engine(qh_loaded *l, const qh_loaded_options *opt, qh_bac
     qh_engine_config cfg = {.max_seqs = limits.max_seqs, .max_queued = opt->max_queued ? opt->max_queued : DEFAULT_QUEUED,
                             .step_tokens = limits.max_rows, .max_context = limits.max_context, .n_pages = limits.n_pages,
                             .no_prefix_cache = opt->no_prefix_cache, .metric_labels = opt->metric_labels, .on_events = opt->on_events};
-    l->n_ctx = limits.max_context;
     qh_status st = qh_engine_new(&l->engine, be, desc, qh_loaded_tokenizer(l), &cfg, err);
     if (st) qh_backend_close(be);
+    else l->n_ctx = qh_engine_max_context(l->engine);
     return st;
 }
 
