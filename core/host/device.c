@@ -33,13 +33,16 @@ static qh_status choose(choice *c, const qh_device_options *opt, qh_err *err)
     if (c->is_auto) c->is_cuda = qh_cuda_is_available(&n, &c->why_cpu);
     else c->is_cuda = parse_cuda(name, &c->cuda.device);
     if (!c->is_auto && !c->is_cuda && strcmp(name, "cpu") != 0)
-        return qh_fail(err, QH_EINVAL, "unknown device '%s': auto, cpu and cuda[:N] are known", name);
+        return qh_fail(err, QH_EINVAL, "unknown device '%s': auto, cpu and cuda[:N] are known",
+                       name);
     return c->is_cuda ? QH_OK : qh_isa_parse(&c->cpu.isa, opt->isa ? opt->isa : "auto", err);
 }
 
-/* auto: what the GPU's kernels cannot do goes to the CPU. That memory is short does not: it is told. */
-static qh_status plan_choice(choice *c, qh_memory_plan *out, const qh_model *m, const qh_device_options *opt,
-                             const qh_backend_limits *limits, qh_err *err)
+/* auto: what the GPU's kernels cannot do goes to the CPU. That memory is short does not: it is
+ * told. */
+static qh_status plan_choice(choice *c, qh_memory_plan *out, const qh_model *m,
+                             const qh_device_options *opt, const qh_backend_limits *limits,
+                             qh_err *err)
 {
     const qh_desc *d = qh_model_desc(m);
     const qh_weights *w = qh_model_weights(m);

@@ -1,21 +1,24 @@
 /* attention: softmax(q k) v over paged keys and values, grouped query heads
  *
- * The unit of work is one page for 16 queries, a query being (row, head of the KV head's group): scores,
- * their maximum m, p = 2^(s - m) (q carries log2 e), sum l, and o = p v. Pages are folded into a total in
- * order. A sequence with few queries has a block a page, and a second kernel folds; with many, a warp
- * takes 16 queries along all pages and folds as it goes. Both run the same arithmetic, so a row has the
- * same bits in a decode step, in a prompt and in any batch.
+ * The unit of work is one page for 16 queries, a query being (row, head of the KV head's group):
+ * scores, their maximum m, p = 2^(s - m) (q carries log2 e), sum l, and o = p v. Pages are folded
+ * into a total in order. A sequence with few queries has a block a page, and a second kernel
+ * folds; with many, a warp takes 16 queries along all pages and folds as it goes. Both run the
+ * same arithmetic, so a row has the same bits in a decode step, in a prompt and in any batch.
  *
- * Shapes    q [n_rows, n_heads, padded] bf16; pages {K [64, padded], V [padded, 64]} bf16; out [n_rows,
- *           ld_out] bf16, columns head * head_dim + d in act order; states [n_kv_heads, max_states, padded + 2] float.
- * Launch    small: grid (n_small, n_kv_heads), 4 warps that share scores and columns out. merge: grid (n_merges, n_kv_heads, most queries),
- *           padded threads. large: grid (n_large, n_kv_heads), 4 warps that share pages through L1.
- *           No operand passes shared memory: V is stored transposed and score columns are dealt to keys
- *           such that every fragment is a 16-byte load.
- * Traffic   small: 256*padded bytes a page, states 4*padded a query and page out and in. large: pages once
- *           per 4 warps from L2, 16 queries' worth of products a load.
+ * Shapes    q [n_rows, n_heads, padded] bf16; pages {K [64, padded], V [padded, 64]} bf16; out
+ *           [n_rows, ld_out] bf16, columns head * head_dim + d in act order; states [n_kv_heads,
+ *           max_states, padded + 2] float.
+ * Launch    small: grid (n_small, n_kv_heads), 4 warps that share scores and columns out. merge:
+ *           grid (n_merges, n_kv_heads, most queries), padded threads. large: grid (n_large,
+ *           n_kv_heads), 4 warps that share pages through L1. No operand passes shared memory: V
+ *           is stored transposed and score columns are dealt to keys such that every fragment is
+ *           a 16-byte load.
+ * Traffic   small: 256*padded bytes a page, states 4*padded a query and page out and in. large:
+ *           pages once per 4 warps from L2, 16 queries' worth of products a load.
  * Numerics  float scores, p rounded to bf16 before it is summed and multiplied, float folds.
- * Oracle    qh_ref_attention over the same bf16 values, |err| <= 2^-7 * max|v|; tests/gpu/kernels_test.c */
+ * Oracle    qh_ref_attention over the same bf16 values, |err| <= 2^-7 * max|v|;
+ *           tests/gpu/kernels_test.c */
 #include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
@@ -50,16 +53,19 @@ struct queries {
     uint32_t q[HD / 16][4];
     int row[2], head[2], position[2];   /* row -1: none */
 
-    __device__ __forceinline__ void load(const qh_attn_args &a, const qh_attn_seq &s, int kv_head, int first)
+    __device__ __forceinline__ void load(const qh_attn_args &a, const qh_attn_seq &s, int kv_head,
+                                         int first)
     {
-        const int group = a.n_heads / a.kv.n_kv_heads, n = s.n_rows * group, lane = threadIdx.x % 32;
+        const int group = a.n_heads / a.kv.n_kv_heads, n = s.n_rows * group,
+                  lane = threadIdx.x % 32;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int i = first + lane / 4 + 8 * h;
             row[h] = i < n ? s.first_row + i / group : -1;
             head[h] = kv_head * group + i % group;
             position[h] = i < n ? s.n_past + i / group : -1;
-            const qh_bf16 *src = a.q + ((size_t)max(row[h], 0) * a.n_heads + head[h]) * HD + 8 * (lane % 4);
+            const qh_bf16 *src =
+                a.q + ((size_t)max(row[h], 0) * a.n_heads + head[h]) * HD + 8 * (lane % 4);
 #pragma unroll
             for (int c = 0; c < HD / 32; c++) {
                 const uint4 v = i < n ? *(const uint4 *)(src + 32 * c) : make_uint4(0, 0, 0, 0);
@@ -70,7 +76,8 @@ struct queries {
     }
 };
 
-/* Probabilities of a page as A fragments: word [h][n] holds keys 32*(n/4) + 8t + 2*(n%4) + {0, 1}. */
+/* Probabilities of a page as A fragments: word [h][n] holds keys 32*(n/4) + 8t + 2*(n%4) + {0,
+ * 1}. */
 struct page_scores {
     uint32_t p[2][8];
     float m[2], l[2];
@@ -78,10 +85,12 @@ struct page_scores {
 
 /* Scores of column tile n: keys 32*(n/4) + 8*(g/2) + 2*(n%4) + g%2 of lanes 4g + t as B. */
 template <int HD>
-static __device__ __forceinline__ void score_tile(float (&s)[4], const queries<HD> &q, const __nv_bfloat16 *keys, int n)
+static __device__ __forceinline__ void score_tile(float (&s)[4], const queries<HD> &q,
+                                                  const __nv_bfloat16 *keys, int n)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const __nv_bfloat16 *key = keys + (32 * (n / 4) + 8 * (g / 2) + 2 * (n % 4) + g % 2) * HD + 8 * t;
+    const __nv_bfloat16 *key =
+        keys + (32 * (n / 4) + 8 * (g / 2) + 2 * (n % 4) + g % 2) * HD + 8 * t;
     uint4 b[HD / 32];
 #pragma unroll
     for (int c = 0; c < HD / 32; c++) b[c] = *(const uint4 *)(key + 32 * c);
@@ -94,7 +103,8 @@ static __device__ __forceinline__ void score_tile(float (&s)[4], const queries<H
 }
 
 template <int HD>
-static __device__ __forceinline__ void weigh_scores(page_scores &out, float (&s)[8][4], const queries<HD> &q, int first_key)
+static __device__ __forceinline__ void weigh_scores(page_scores &out, float (&s)[8][4],
+                                                    const queries<HD> &q, int first_key)
 {
     const int t = threadIdx.x % 4;
 #pragma unroll
@@ -114,7 +124,8 @@ static __device__ __forceinline__ void weigh_scores(page_scores &out, float (&s)
         const float from = m == -INFINITY ? 0.0f : m;       /* all masked: every p is 2^-inf = 0 */
 #pragma unroll
         for (int n = 0; n < 8; n++) {
-            const __nv_bfloat162 p = __floats2bfloat162_rn(exp2_fast(s[n][2 * h] - from), exp2_fast(s[n][2 * h + 1] - from));
+            const __nv_bfloat162 p = __floats2bfloat162_rn(exp2_fast(s[n][2 * h] - from),
+                                                           exp2_fast(s[n][2 * h + 1] - from));
             l += __low2float(p) + __high2float(p);
             out.p[h][n] = *(const uint32_t *)&p;
         }
@@ -125,19 +136,20 @@ static __device__ __forceinline__ void weigh_scores(page_scores &out, float (&s)
     }
 }
 
-/* Keep the first n of the eight keys that a lane's 16 bytes of V hold: what lies in a page behind the
- * sequence's end may be anything, and 0 * NaN is not 0. */
+/* Keep the first n of the eight keys that a lane's 16 bytes of V hold: what lies in a page behind
+ * the sequence's end may be anything, and 0 * NaN is not 0. */
 static __device__ __forceinline__ void keep_keys(uint4 &v, int n)
 {
     uint32_t *w = (uint32_t *)&v;
 #pragma unroll
-    for (int i = 0; i < 4; i++) w[i] &= (2 * i < n ? 0xffffu : 0u) | (2 * i + 1 < n ? 0xffff0000u : 0u);
+    for (int i = 0; i < 4; i++)
+        w[i] &= (2 * i < n ? 0xffffu : 0u) | (2 * i + 1 < n ? 0xffff0000u : 0u);
 }
 
 /* o = p v for columns 8*nd .. 8*nd + 7. */
 template <int HD>
-static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scores &s, const __nv_bfloat16 *values,
-                                                  int nd, int n_keys)
+static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scores &s,
+                                                  const __nv_bfloat16 *values, int nd, int n_keys)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     o[0] = o[1] = o[2] = o[3] = 0;
@@ -145,14 +157,17 @@ static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scor
     for (int b = 0; b < 2; b++) {
         uint4 v = *(const uint4 *)(values + (8 * nd + g) * KV_PAGE_TOKENS + 32 * b + 8 * t);
         if (n_keys < KV_PAGE_TOKENS) keep_keys(v, n_keys - 32 * b - 8 * t);
-        const uint32_t first[4] = {s.p[0][4 * b], s.p[1][4 * b], s.p[0][4 * b + 1], s.p[1][4 * b + 1]};
-        const uint32_t second[4] = {s.p[0][4 * b + 2], s.p[1][4 * b + 2], s.p[0][4 * b + 3], s.p[1][4 * b + 3]};
+        const uint32_t first[4] = {s.p[0][4 * b], s.p[1][4 * b], s.p[0][4 * b + 1],
+                                   s.p[1][4 * b + 1]};
+        const uint32_t second[4] = {s.p[0][4 * b + 2], s.p[1][4 * b + 2], s.p[0][4 * b + 3],
+                                    s.p[1][4 * b + 3]};
         mma_bf16(o, first, v.x, v.y);
         mma_bf16(o, second, v.z, v.w);
     }
 }
 
-/* Four warps take two score tiles each, meet, weigh all of them alike, and take a quarter of the columns. */
+/* Four warps take two score tiles each, meet, weigh all of them alike, and take a quarter of the
+ * columns. */
 template <int HD>
 static __global__ __launch_bounds__(WARPS * 32)
 void attend_small(qh_attn_args a)
@@ -189,11 +204,13 @@ void attend_small(qh_attn_args a)
         mix_values<HD>(o, s, values, nd, n_keys);
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (q.row[h] >= 0) *(float2 *)(out[h] + 8 * nd + 2 * t) = make_float2(o[2 * h], o[2 * h + 1]);
+            if (q.row[h] >= 0)
+                *(float2 *)(out[h] + 8 * nd + 2 * t) = make_float2(o[2 * h], o[2 * h + 1]);
     }
 #pragma unroll
     for (int h = 0; h < 2; h++)
-        if (q.row[h] >= 0 && t == 0 && warp == 0) *(float2 *)(out[h] + HD) = make_float2(s.m[h], s.l[h]);
+        if (q.row[h] >= 0 && t == 0 && warp == 0)
+            *(float2 *)(out[h] + HD) = make_float2(s.m[h], s.l[h]);
 }
 
 template <int HD>
@@ -204,7 +221,8 @@ void merge_small(qh_attn_args a)
     wait_for_inputs();
     const qh_attn_merge item = a.merges[blockIdx.x];
     const qh_attn_seq seq = a.seqs[item.seq];
-    const int group = a.n_heads / a.kv.n_kv_heads, n = seq.n_rows * group, i = blockIdx.z, d = threadIdx.x;
+    const int group = a.n_heads / a.kv.n_kv_heads, n = seq.n_rows * group, i = blockIdx.z,
+              d = threadIdx.x;
     if (i >= n) return;
     const float *state = a.states + ((size_t)blockIdx.y * a.max_states + item.state + i) * (HD + 2);
     float m = -INFINITY, l = 0, o = 0;
@@ -217,7 +235,8 @@ void merge_small(qh_attn_args a)
     }
     const int head = blockIdx.y * group + i % group;
     if (d < a.kv.head_dim)
-        ((__nv_bfloat16 *)a.out)[(size_t)(seq.first_row + i / group) * a.ld_out + qh_act_place(head * a.kv.head_dim + d)] =
+        ((__nv_bfloat16 *)a.out)[(size_t)(seq.first_row + i / group) * a.ld_out +
+                                 qh_act_place(head * a.kv.head_dim + d)] =
             __float2bfloat16_rn(o / l);
 }
 
@@ -229,14 +248,16 @@ void attend_large(qh_attn_args a)
     wait_for_inputs();
     const qh_attn_large item = a.large[blockIdx.x];
     const qh_attn_seq seq = a.seqs[item.seq];
-    const int lane = threadIdx.x % 32, t = lane % 4, kv_head = blockIdx.y, group = a.n_heads / a.kv.n_kv_heads;
+    const int lane = threadIdx.x % 32, t = lane % 4, kv_head = blockIdx.y,
+              group = a.n_heads / a.kv.n_kv_heads;
     const int first = item.query + threadIdx.x / 32 * QH_ATTN_QUERIES;
     if (first >= seq.n_rows * group) return;
     queries<HD> q;
     q.load(a, seq, kv_head, first);
     float o[HD / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0};
     const int last_row = min(seq.n_rows - 1, (first + QH_ATTN_QUERIES - 1) / group);
-    const int n_pages = (seq.n_past + last_row) / KV_PAGE_TOKENS + 1, n_keys = seq.n_past + seq.n_rows;
+    const int n_pages = (seq.n_past + last_row) / KV_PAGE_TOKENS + 1,
+              n_keys = seq.n_past + seq.n_rows;
     for (int p = 0; p < n_pages; p++) {
         const __nv_bfloat16 *keys = kv_keys(a.kv, a.pages[seq.first_page + p], kv_head);
         const __nv_bfloat16 *values = keys + KV_PAGE_TOKENS * HD;
@@ -268,7 +289,9 @@ void attend_large(qh_attn_args a)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int d = 8 * nd + 2 * t + e;
-                if (d < a.kv.head_dim) out[qh_act_place(q.head[h] * a.kv.head_dim + d)] = __float2bfloat16_rn(o[nd][2 * h + e] / l[h]);
+                if (d < a.kv.head_dim)
+                    out[qh_act_place(q.head[h] * a.kv.head_dim + d)] =
+                        __float2bfloat16_rn(o[nd][2 * h + e] / l[h]);
             }
     }
 }
@@ -280,7 +303,8 @@ static cudaError_t launch_all(const qh_attn_args &a, cudaStream_t stream)
     cudaError_t e = cudaSuccess;
     if (a.n_large) e = launch(attend_large<HD>, dim3(a.n_large, n_kv), WARPS * 32, stream, a);
     if (!e && a.n_small) e = launch(attend_small<HD>, dim3(a.n_small, n_kv), WARPS * 32, stream, a);
-    if (!e && a.n_small) e = launch(merge_small<HD>, dim3(a.n_merges, n_kv, a.max_merge_queries), HD, stream, a);
+    if (!e && a.n_small)
+        e = launch(merge_small<HD>, dim3(a.n_merges, n_kv, a.max_merge_queries), HD, stream, a);
     return e;
 }
 

@@ -14,7 +14,8 @@ bool qh_cuda_is_available(int *n, qh_err *err)
 }
 
 qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
-                               const qh_backend_limits *limits, const qh_cuda_options *options, qh_err *err)
+                               const qh_backend_limits *limits, const qh_cuda_options *options,
+                               qh_err *err)
 {
     (void)d, (void)w, (void)limits, (void)options;
     *out = (qh_memory_plan){0};
@@ -22,7 +23,8 @@ qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_w
 }
 
 qh_status qh_cuda_backend_open(qh_backend **out, const qh_desc *d, const qh_weights *w,
-                               const qh_backend_limits *limits, const qh_cuda_options *options, qh_err *err)
+                               const qh_backend_limits *limits, const qh_cuda_options *options,
+                               qh_err *err)
 {
     (void)d, (void)w, (void)limits, (void)options;
     *out = NULL;

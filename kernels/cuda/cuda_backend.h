@@ -1,11 +1,11 @@
 /* cuda_backend.h - the backend that computes on one NVIDIA GPU.
  *
- * Opening repacks the weights on the GPU and takes all memory: weights, pages, activations, and pinned
- * host memory for steps and logits; a step allocates nothing. submit only starts a step, wait waits.
- * Bits are exact: a row's logits do not depend on how its prefix was computed.
+ * Opening repacks the weights on the GPU and takes all memory: weights, pages, activations, and
+ * pinned host memory for steps and logits; a step allocates nothing. submit only starts a step,
+ * wait waits. Bits are exact: a row's logits do not depend on how its prefix was computed.
  *
- * A failed launch fails its step. An error that the driver cannot clear is QH_EDEVICE, and only close
- * is allowed after it; a process that had one can never use the GPU again.
+ * A failed launch fails its step. An error that the driver cannot clear is QH_EDEVICE, and only
+ * close is allowed after it; a process that had one can never use the GPU again.
  *
  * Built without a CUDA toolkit there is no device, and plan and open are QH_EUNSUPPORTED.
  * Thread: plan anywhere; the rest as backend.h says. */
@@ -15,17 +15,20 @@
 
 typedef struct {
     int device;                     /* 0 .. n-1 of qh_cuda_is_available */
-    double memory_share;            /* of the card's memory that may be used, 0 < share <= 1; 0: 0.9 */
+    double memory_share; /* of the card's memory that may be used, 0 < share <= 1; 0: 0.9 */
 } qh_cuda_options;
 
-/* Is there a GPU these kernels run on? *n is how many; when there is none, err says why (no driver, no
- * device, too old, or built without). Loads the driver, but takes no memory on a GPU. */
+/* Is there a GPU these kernels run on? *n is how many; when there is none, err says why (no
+ * driver, no device, too old, or built without). Loads the driver, but takes no memory on a GPU.
+ * */
 bool qh_cuda_is_available(int *n, qh_err *err);
 
 /* What open will take, and what there is: the share of the card less what is already in use. */
 qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
-                               const qh_backend_limits *limits, const qh_cuda_options *options, qh_err *err);
+                               const qh_backend_limits *limits, const qh_cuda_options *options,
+                               qh_err *err);
 /* Weights and description are borrowed for the call only. QH_ENOMEM states the plan's numbers when
  * it does not fit; QH_EUNSUPPORTED names what the kernels cannot do. */
 qh_status qh_cuda_backend_open(qh_backend **out, const qh_desc *d, const qh_weights *w,
-                               const qh_backend_limits *limits, const qh_cuda_options *options, qh_err *err);
+                               const qh_backend_limits *limits, const qh_cuda_options *options,
+                               qh_err *err);

@@ -1,7 +1,7 @@
 /* cuda_forward.c - see cuda_forward.h
  *
- * The host describes a step in one pinned block of ints, copied in one go: rows, sequences, their pages,
- * and the attention work. A layer is nine launches of small steps, eight of prompts. */
+ * The host describes a step in one pinned block of ints, copied in one go: rows, sequences, their
+ * pages, and the attention work. A layer is nine launches of small steps, eight of prompts. */
 #include "kernels/cuda/cuda_forward.h"
 #include "base/mem.h"
 #include "kernels/cuda/lost.h"
@@ -14,7 +14,7 @@ static const double log2_e = 1.4426950408889634;
 /* Device memory of a step, all of one allocation. */
 typedef struct {
     float *x;                       /* [max_rows][dim] the residual stream */
-    qh_bf16 *normed, *mix, *h;      /* [max_rows][padded] norm(x); attention's output; silu(gate) * up */
+    qh_bf16 *normed, *mix, *h; /* [max_rows][padded] norm(x); attention's output; silu(gate) * up */
     float *qkv;                     /* [max_rows][q_dim + 2 * kv_dim] */
     qh_bf16 *q;                     /* [max_rows][n_heads][padded head_dim] */
     float *cos_sin;                 /* [max_rows][rope_dim] */
@@ -51,8 +51,9 @@ static int n_group(const qh_desc *d) { return d->n_heads / d->n_kv_heads; }
 static int qkv_dim(const qh_desc *d) { return qh_desc_q_dim(d) + 2 * qh_desc_kv_dim(d); }
 static int pages_of(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
 
-/* Small attention items of a step: what a step of all sequences at full length or all pages could use.
- * When shared pages make it more, sequences are worked on as large items, with the same result. */
+/* Small attention items of a step: what a step of all sequences at full length or all pages could
+ * use. When shared pages make it more, sequences are worked on as large items, with the same
+ * result. */
 static int max_items(const qh_backend_limits *l)
 {
     const int64_t most = (int64_t)l->max_seqs * pages_of(l->max_context);
@@ -69,8 +70,10 @@ static size_t max_step_ints(const qh_desc *d, const qh_backend_limits *l)
     const size_t rows = (size_t)l->max_rows, seqs = (size_t)l->max_seqs, n_arrays = 9, int4s = 4;
     const size_t large = rows * (size_t)n_group(d) / LARGE_QUERIES + seqs;
     return 3 * rows + (size_t)l->max_outputs + seqs * (size_t)pages_of(l->max_context) +
-           seqs * sizeof(qh_attn_seq) / sizeof(int) + (size_t)max_items(l) * sizeof(qh_attn_small) / sizeof(int) +
-           seqs * sizeof(qh_attn_merge) / sizeof(int) + large * sizeof(qh_attn_large) / sizeof(int) + n_arrays * int4s;
+           seqs * sizeof(qh_attn_seq) / sizeof(int) +
+           (size_t)max_items(l) * sizeof(qh_attn_small) / sizeof(int) +
+           seqs * sizeof(qh_attn_merge) / sizeof(int) +
+           large * sizeof(qh_attn_large) / sizeof(int) + n_arrays * int4s;
 }
 
 static void *place(uint8_t *base, size_t *at, size_t len_bytes)
@@ -92,7 +95,8 @@ static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_ba
     s->qkv = place(base, &at, rows * (size_t)qkv_dim(d) * sizeof(float));
     s->q = place(base, &at, rows * (size_t)d->n_heads * padded * sizeof(qh_bf16));
     s->cos_sin = place(base, &at, rows * (size_t)d->rope_dim * sizeof(float));
-    s->states = place(base, &at, (size_t)d->n_kv_heads * (size_t)max_states(d, l) * (padded + 2) * sizeof(float));
+    s->states = place(
+        base, &at, (size_t)d->n_kv_heads * (size_t)max_states(d, l) * (padded + 2) * sizeof(float));
     s->logits = place(base, &at, (size_t)l->max_outputs * (size_t)d->n_vocab * sizeof(float));
     s->step = place(base, &at, max_step_ints(d, l) * sizeof(int));
     return at;
@@ -101,7 +105,8 @@ static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_ba
 uint64_t qh_cuda_forward_page_bytes(const qh_desc *d)
 {
     const uint64_t padded = (uint64_t)qh_cuda_padded_head(d->head_dim);
-    return (uint64_t)d->n_layers * (uint64_t)d->n_kv_heads * 2 * QH_PAGE_TOKENS * padded * sizeof(qh_bf16);
+    return (uint64_t)d->n_layers * (uint64_t)d->n_kv_heads * 2 * QH_PAGE_TOKENS * padded *
+           sizeof(qh_bf16);
 }
 
 uint64_t qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits)
@@ -120,12 +125,15 @@ static qh_status take_memory(qh_cuda_forward *f, qh_err *err)
     if (e) return qh_cuda_status(e, "taking memory for activations", err);
     place_all(&f->s, f->memory, d, &f->limits);
     e = cudaMallocHost((void **)&f->step_host, max_step_ints(d, &f->limits) * sizeof(int));
-    if (!e) e = cudaMallocHost((void **)&f->logits_host, (size_t)f->limits.max_outputs * (size_t)d->n_vocab * sizeof(float));
+    if (!e)
+        e = cudaMallocHost((void **)&f->logits_host,
+                           (size_t)f->limits.max_outputs * (size_t)d->n_vocab * sizeof(float));
     return qh_cuda_status(e, "pinning host memory for logits", err);
 }
 
-qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m, const qh_backend_limits *limits,
-                              uint8_t *pages, cudaStream_t stream, qh_err *err)
+qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,
+                              const qh_backend_limits *limits, uint8_t *pages, cudaStream_t stream,
+                              qh_err *err)
 {
     const qh_desc *d = &m->desc;
     qh_cuda_forward *f = qh_new0(qh_cuda_forward);
@@ -168,19 +176,23 @@ static void *take_ints(int **at, size_t n)
     return p;
 }
 
-static bool describe_small(const qh_cuda_forward *f, description *d, const qh_step_seq *seq, int index)
+static bool describe_small(const qh_cuda_forward *f, description *d, const qh_step_seq *seq,
+                           int index)
 {
     const int n = seq->n_rows * n_group(&f->m->desc), n_pages = pages_of(seq->n_past + seq->n_rows);
-    if (n > QH_ATTN_QUERIES || n_pages > f->max_items - d->n_small || n_pages > (f->max_states - d->n_states) / n)
+    if (n > QH_ATTN_QUERIES || n_pages > f->max_items - d->n_small ||
+        n_pages > (f->max_states - d->n_states) / n)
         return false;
-    d->merges[d->n_merges++] = (qh_attn_merge){.seq = index, .n_pages = n_pages, .state = d->n_states};
+    d->merges[d->n_merges++] =
+        (qh_attn_merge){.seq = index, .n_pages = n_pages, .state = d->n_states};
     for (int p = 0; p < n_pages; p++, d->n_states += n)
         d->small[d->n_small++] = (qh_attn_small){.seq = index, .page = p, .state = d->n_states};
     if (n > d->max_merge_queries) d->max_merge_queries = n;
     return true;
 }
 
-static void describe_large(const qh_cuda_forward *f, description *d, const qh_step_seq *seq, int index)
+static void describe_large(const qh_cuda_forward *f, description *d, const qh_step_seq *seq,
+                           int index)
 {
     for (int q = 0; q < seq->n_rows * n_group(&f->m->desc); q += LARGE_QUERIES)
         d->large[d->n_large++] = (qh_attn_large){.seq = index, .query = q};
@@ -200,7 +212,8 @@ static void describe_rows(description *d, const qh_step *step)
     for (int i = 0; i < step->n_outputs; i++) d->output_rows[i] = step->output_rows[i];
 }
 
-/* Lists of known length come first; those that grow follow at their limits. Returns the ints used. */
+/* Lists of known length come first; those that grow follow at their limits. Returns the ints
+ * used. */
 static size_t describe(const qh_cuda_forward *f, description *d, const qh_step *step)
 {
     const size_t rows = (size_t)step->n_rows, seqs = (size_t)step->n_seqs, int_bytes = sizeof(int);
@@ -212,7 +225,8 @@ static size_t describe(const qh_cuda_forward *f, description *d, const qh_step *
     d->output_rows = take_ints(&at, (size_t)step->n_outputs);
     d->seqs = take_ints(&at, seqs * sizeof *d->seqs / int_bytes);
     d->merges = take_ints(&at, seqs * sizeof *d->merges / int_bytes);
-    d->large = take_ints(&at, (rows * (size_t)n_group(&f->m->desc) / LARGE_QUERIES + seqs) * sizeof *d->large / int_bytes);
+    d->large = take_ints(&at, (rows * (size_t)n_group(&f->m->desc) / LARGE_QUERIES + seqs) *
+                                  sizeof *d->large / int_bytes);
     d->pages = at;
     int n_pages = 0;
     for (int s = 0; s < step->n_seqs; s++) {
@@ -250,14 +264,15 @@ static void note(progress *p, cudaError_t e, const char *doing)
     if (p->e == cudaSuccess && e != cudaSuccess) *p = (progress){e, doing};
 }
 
-static void project(const qh_cuda_forward *f, progress *p, void *y, int64_t ldy, const qh_tiles *w, const qh_bf16 *x,
-                    int n_rows, qh_epilogue epilogue, const char *doing)
+static void project(const qh_cuda_forward *f, progress *p, void *y, int64_t ldy, const qh_tiles *w,
+                    const qh_bf16 *x, int n_rows, qh_epilogue epilogue, const char *doing)
 {
     const qh_product one = {.w = *w, .y = y};
     note(p, qh_cuda_matmul(&one, 1, ldy, x, n_rows, epilogue, f->stream), doing);
 }
 
-static void attend(const qh_cuda_forward *f, progress *p, const description *s, int layer, int n_rows)
+static void attend(const qh_cuda_forward *f, progress *p, const description *s, int layer,
+                   int n_rows)
 {
     const qh_desc *d = &f->m->desc;
     const qh_cuda_layer *l = &f->m->layers[layer];
@@ -298,20 +313,28 @@ static void attend(const qh_cuda_forward *f, progress *p, const description *s, 
     note(p, qh_cuda_attention(&attn, f->stream), "attending");
 }
 
-static void run_layer(const qh_cuda_forward *f, progress *p, const description *s, int layer, int n_rows)
+static void run_layer(const qh_cuda_forward *f, progress *p, const description *s, int layer,
+                      int n_rows)
 {
     const qh_desc *d = &f->m->desc;
     const qh_cuda_layer *l = &f->m->layers[layer];
     const scratch *m = &f->s;
     const int q = qh_desc_q_dim(d), kv = qh_desc_kv_dim(d);
-    note(p, qh_cuda_rms_norm(m->normed, m->x, l->attn_norm, NULL, n_rows, d->dim, d->norm_eps, f->stream), "norming");
+    note(p,
+         qh_cuda_rms_norm(m->normed, m->x, l->attn_norm, NULL, n_rows, d->dim, d->norm_eps,
+                          f->stream),
+         "norming");
     const qh_product qkv[] = {{l->wq, m->qkv}, {l->wk, m->qkv + q}, {l->wv, m->qkv + q + kv}};
-    note(p, qh_cuda_matmul(qkv, 3, qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream), "projecting to heads");
+    note(p, qh_cuda_matmul(qkv, 3, qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream),
+         "projecting to heads");
     attend(f, p, s, layer, n_rows);
     project(f, p, m->x, d->dim, &l->wo, m->mix, n_rows, QH_EPILOGUE_ADD, "projecting attention");
-    note(p, qh_cuda_rms_norm(m->normed, m->x, l->ffn_norm, NULL, n_rows, d->dim, d->norm_eps, f->stream), "norming");
-    project(f, p, m->h, qh_padded_dim(d->ffn_dim), &l->gate_up, m->normed, n_rows, QH_EPILOGUE_SILU_MUL,
-            "projecting gate and up");
+    note(p,
+         qh_cuda_rms_norm(m->normed, m->x, l->ffn_norm, NULL, n_rows, d->dim, d->norm_eps,
+                          f->stream),
+         "norming");
+    project(f, p, m->h, qh_padded_dim(d->ffn_dim), &l->gate_up, m->normed, n_rows,
+            QH_EPILOGUE_SILU_MUL, "projecting gate and up");
     project(f, p, m->x, d->dim, &l->down, m->h, n_rows, QH_EPILOGUE_ADD, "projecting down");
 }
 
@@ -319,11 +342,17 @@ static void run_head(const qh_cuda_forward *f, progress *p, const description *s
 {
     const qh_desc *d = &f->m->desc;
     const scratch *m = &f->s;
-    note(p, qh_cuda_rms_norm(m->normed, m->x, f->m->out_norm, on_device(f, s->output_rows), n_outputs, d->dim,
-                             d->norm_eps, f->stream), "norming");
-    project(f, p, m->logits, d->n_vocab, &f->m->head, m->normed, n_outputs, QH_EPILOGUE_STORE, "computing logits");
-    note(p, cudaMemcpyAsync(f->logits_host, m->logits, (size_t)n_outputs * (size_t)d->n_vocab * sizeof(float),
-                            cudaMemcpyDeviceToHost, f->stream), "fetching logits");
+    note(p,
+         qh_cuda_rms_norm(m->normed, m->x, f->m->out_norm, on_device(f, s->output_rows), n_outputs,
+                          d->dim, d->norm_eps, f->stream),
+         "norming");
+    project(f, p, m->logits, d->n_vocab, &f->m->head, m->normed, n_outputs, QH_EPILOGUE_STORE,
+            "computing logits");
+    note(p,
+         cudaMemcpyAsync(f->logits_host, m->logits,
+                         (size_t)n_outputs * (size_t)d->n_vocab * sizeof(float),
+                         cudaMemcpyDeviceToHost, f->stream),
+         "fetching logits");
 }
 
 qh_status qh_cuda_forward_start(qh_cuda_forward *f, const qh_step *step, qh_err *err)
@@ -332,10 +361,16 @@ qh_status qh_cuda_forward_start(qh_cuda_forward *f, const qh_step *step, qh_err 
     description s;
     progress p = {cudaSuccess, NULL};
     const size_t n = describe(f, &s, step);
-    note(&p, cudaMemcpyAsync(f->s.step, f->step_host, n * sizeof(int), cudaMemcpyHostToDevice, f->stream), "sending a step");
-    note(&p, qh_cuda_rope_table(f->s.cos_sin, f->m->rope_freqs, on_device(f, s.positions), step->n_rows, d->rope_dim / 2,
-                                f->m->rope_magnitude, f->stream), "computing angles");
-    note(&p, qh_cuda_embed(f->s.x, &f->m->embed, on_device(f, s.tokens), step->n_rows, f->stream), "embedding");
+    note(&p,
+         cudaMemcpyAsync(f->s.step, f->step_host, n * sizeof(int), cudaMemcpyHostToDevice,
+                         f->stream),
+         "sending a step");
+    note(&p,
+         qh_cuda_rope_table(f->s.cos_sin, f->m->rope_freqs, on_device(f, s.positions), step->n_rows,
+                            d->rope_dim / 2, f->m->rope_magnitude, f->stream),
+         "computing angles");
+    note(&p, qh_cuda_embed(f->s.x, &f->m->embed, on_device(f, s.tokens), step->n_rows, f->stream),
+         "embedding");
     for (int i = 0; i < d->n_layers; i++) run_layer(f, &p, &s, i, step->n_rows);
     if (step->n_outputs) run_head(f, &p, &s, step->n_outputs);
     return qh_cuda_status(p.e, p.doing, err);

@@ -1,6 +1,7 @@
 /* cuda_model.c - see cuda_model.h
  *
- * One walk over the weights serves both the plan and the load: with no memory yet it only counts. */
+ * One walk over the weights serves both the plan and the load: with no memory yet it only counts.
+ * */
 #include "kernels/cuda/cuda_model.h"
 #include "base/mem.h"
 #include "kernels/cuda/lost.h"
@@ -79,12 +80,13 @@ static void upload(loader *l, const qh_tiles *t, const qh_tensor *const src[2], 
         a.dtype[h] = (int)src[h]->dtype;
         a.row_bytes[h] = qh_dtype_row_bytes(src[h]->dtype, src[h]->dim);
         a.src[h] = l->stage + (h < n_src ? h : 0) * STAGE_BYTES;
-        if (a.row_bytes[h] * (size_t)tile_rows > tile_bytes) tile_bytes = a.row_bytes[h] * (size_t)tile_rows;
+        if (a.row_bytes[h] * (size_t)tile_rows > tile_bytes)
+            tile_bytes = a.row_bytes[h] * (size_t)tile_rows;
     }
     const int per_chunk = (int)min_size(STAGE_BYTES / tile_bytes, (size_t)t->n_row_tiles);
     if (per_chunk == 0) {
-        l->st = qh_fail(l->err, QH_EUNSUPPORTED, "%s: rows of %zu bytes: at most %d fit", src[0]->name, a.row_bytes[0],
-                        STAGE_BYTES / tile_rows);
+        l->st = qh_fail(l->err, QH_EUNSUPPORTED, "%s: rows of %zu bytes: at most %d fit",
+                        src[0]->name, a.row_bytes[0], STAGE_BYTES / tile_rows);
         return;
     }
     for (int first = 0; first < t->n_row_tiles && !l->st; first += per_chunk) {
@@ -93,9 +95,12 @@ static void upload(loader *l, const qh_tiles *t, const qh_tensor *const src[2], 
         for (int h = 0; h < n_src; h++) {
             const size_t begin = (size_t)first * (size_t)tile_rows * a.row_bytes[h];
             const size_t all = (size_t)t->n_rows * a.row_bytes[h];
-            const size_t len = min_size((size_t)a.n_tiles * (size_t)tile_rows * a.row_bytes[h], all - begin);
-            check(l, cudaMemcpyAsync(l->stage + h * STAGE_BYTES, (const uint8_t *)src[h]->data + begin, len,
-                                     cudaMemcpyHostToDevice, l->stream), "uploading weights");
+            const size_t len =
+                min_size((size_t)a.n_tiles * (size_t)tile_rows * a.row_bytes[h], all - begin);
+            check(l,
+                  cudaMemcpyAsync(l->stage + h * STAGE_BYTES, (const uint8_t *)src[h]->data + begin,
+                                  len, cudaMemcpyHostToDevice, l->stream),
+                  "uploading weights");
         }
         check(l, qh_cuda_pack(&a, l->stream), "packing weights");
     }
@@ -115,7 +120,10 @@ static qh_tiles put_rows(loader *l, const qh_tensor *first, const qh_tensor *sec
     return t;
 }
 
-static qh_tiles put_matrix(loader *l, const qh_tensor *t) { return put_rows(l, t, t, QH_TILE_ROWS); }
+static qh_tiles put_matrix(loader *l, const qh_tensor *t)
+{
+    return put_rows(l, t, t, QH_TILE_ROWS);
+}
 
 /* ---- Vectors ---- */
 
@@ -130,7 +138,8 @@ static const float *upload_floats(loader *l, const float *host, size_t n)
 {
     uint8_t *p = place(l, n * sizeof *host);
     if (!l->memory || l->st) return (const float *)p;
-    check(l, cudaMemcpyAsync(p, host, n * sizeof *host, cudaMemcpyHostToDevice, l->stream), "uploading vectors");
+    check(l, cudaMemcpyAsync(p, host, n * sizeof *host, cudaMemcpyHostToDevice, l->stream),
+          "uploading vectors");
     check(l, cudaStreamSynchronize(l->stream), "uploading vectors");    /* host goes */
     return (const float *)p;
 }
@@ -176,9 +185,11 @@ static void put_rope(loader *l, const qh_desc *d, const qh_weights *w)
     if (!freqs || !factors) {
         l->st = qh_fail(l->err, QH_ENOMEM, "no memory for %zu rope frequencies", n);
     } else if (l->memory && !l->st) {
-        if (w->rope_factors.data) qh_dequantize(w->rope_factors.dtype, factors, w->rope_factors.data, (int64_t)n);
+        if (w->rope_factors.data)
+            qh_dequantize(w->rope_factors.dtype, factors, w->rope_factors.data, (int64_t)n);
         l->m->rope_magnitude = qh_rope_freqs(d, factors, freqs);
-        check(l, cudaMemcpyAsync(p, freqs, n * sizeof *freqs, cudaMemcpyHostToDevice, l->stream), "uploading rope");
+        check(l, cudaMemcpyAsync(p, freqs, n * sizeof *freqs, cudaMemcpyHostToDevice, l->stream),
+              "uploading rope");
         check(l, cudaStreamSynchronize(l->stream), "uploading rope");
     }
     l->m->rope_freqs = (const double *)p;
@@ -224,15 +235,18 @@ uint64_t qh_cuda_model_bytes(const qh_desc *d, const qh_weights *w)
     return l.n_bytes;
 }
 
-qh_status qh_cuda_model_load(qh_cuda_model *m, const qh_desc *d, const qh_weights *w, cudaStream_t stream, qh_err *err)
+qh_status qh_cuda_model_load(qh_cuda_model *m, const qh_desc *d, const qh_weights *w,
+                             cudaStream_t stream, qh_err *err)
 {
     *m = (qh_cuda_model){.desc = *d};
     loader l = {.m = m, .stream = stream, .err = err};
     m->layers = qh_try_alloc0((size_t)d->n_layers, sizeof *m->layers);
     if (!m->layers) return qh_fail(err, QH_ENOMEM, "no memory for %d layers", d->n_layers);
-    check(&l, cudaMalloc((void **)&m->memory, qh_cuda_model_bytes(d, w)), "taking memory for weights");
+    check(&l, cudaMalloc((void **)&m->memory, qh_cuda_model_bytes(d, w)),
+          "taking memory for weights");
     l.memory = m->memory;
-    if (!l.st) check(&l, cudaMalloc((void **)&l.stage, 2 * STAGE_BYTES), "taking memory to load through");
+    if (!l.st)
+        check(&l, cudaMalloc((void **)&l.stage, 2 * STAGE_BYTES), "taking memory to load through");
     if (!l.st) put_all(&l, d, w);
     if (!l.st) check(&l, cudaStreamSynchronize(stream), "packing weights");
     cudaFree(l.stage);

@@ -1,9 +1,9 @@
 /* cuda_model.h - a model as the kernels read it: units of every matrix, vectors in float.
  *
- * Gate and up share row tiles (8 rows each), so that one warp holds both sides of silu(gate) * up; when
- * their types differ both become bf16. All lies in one allocation. The embedding is read from its units,
- * and a tied head is the same units.
- * Thread: load on one thread; immutable after. */
+ * Gate and up share row tiles (8 rows each), so that one warp holds both sides of silu(gate) *
+ * up; when their types differ both become bf16. All lies in one allocation. The embedding is read
+ * from its units, and a tied head is the same units. Thread: load on one thread; immutable after.
+ * */
 #pragma once
 #include "kernels/cuda/ops.h"
 #include "model/weights.h"
@@ -27,5 +27,6 @@ typedef struct {
 
 uint64_t  qh_cuda_model_bytes(const qh_desc *d, const qh_weights *w);
 /* On failure nothing stays allocated. */
-qh_status qh_cuda_model_load(qh_cuda_model *m, const qh_desc *d, const qh_weights *w, cudaStream_t stream, qh_err *err);
+qh_status qh_cuda_model_load(qh_cuda_model *m, const qh_desc *d, const qh_weights *w,
+                             cudaStream_t stream, qh_err *err);
 void      qh_cuda_model_unload(qh_cuda_model *m);   /* zeroed is fine */

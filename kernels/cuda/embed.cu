@@ -19,10 +19,12 @@ void embed(float *x, qh_tiles table, const int *tokens)
     const uint8_t *tile = table.units + (size_t)(token / QH_TILE_ROWS) * table.n_units * unit_bytes;
     for (int k = threadIdx.x; k < table.dim; k += blockDim.x)
         x[(size_t)blockIdx.x * table.dim + k] =
-            tile_value(table.tile, tile + (size_t)(k / QH_UNIT_DIM) * unit_bytes, token % QH_TILE_ROWS, k % QH_UNIT_DIM);
+            tile_value(table.tile, tile + (size_t)(k / QH_UNIT_DIM) * unit_bytes,
+                       token % QH_TILE_ROWS, k % QH_UNIT_DIM);
 }
 
-cudaError_t qh_cuda_embed(float *x, const qh_tiles *table, const int *tokens, int n_rows, cudaStream_t stream)
+cudaError_t qh_cuda_embed(float *x, const qh_tiles *table, const int *tokens, int n_rows,
+                          cudaStream_t stream)
 {
     if (n_rows == 0) return cudaSuccess;
     return launch(embed, n_rows, 256, stream, x, *table, tokens);

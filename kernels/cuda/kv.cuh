@@ -9,7 +9,8 @@ enum { KV_PAGE_TOKENS = 64 };
 static __device__ __forceinline__ __nv_bfloat16 *kv_keys(const qh_kv &kv, int page, int kv_head)
 {
     const size_t block = (size_t)kv.layer * kv.n_kv_heads + kv_head;
-    return (__nv_bfloat16 *)(kv.base + page * kv.page_bytes) + block * 2 * KV_PAGE_TOKENS * kv.padded;
+    return (__nv_bfloat16 *)(kv.base + page * kv.page_bytes) +
+           block * 2 * KV_PAGE_TOKENS * kv.padded;
 }
 
 /* V [padded][64] that goes with the keys. */

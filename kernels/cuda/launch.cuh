@@ -1,9 +1,10 @@
 /* launch.cuh - launches that overlap: programmatic dependent launch, on GPUs that have it (9.0 on).
  *
- * Every kernel of a step is launched this way. It may begin while its predecessor still runs, and must
- * call wait_for_inputs before it reads what an earlier kernel wrote and before it writes anything: the
- * wait ends when the predecessor, which has itself waited, is complete. What it reads ahead of the wait
- * are weights, which no step writes. start_next lets the successor's blocks in as this grid's leave. */
+ * Every kernel of a step is launched this way. It may begin while its predecessor still runs, and
+ * must call wait_for_inputs before it reads what an earlier kernel wrote and before it writes
+ * anything: the wait ends when the predecessor, which has itself waited, is complete. What it
+ * reads ahead of the wait are weights, which no step writes. start_next lets the successor's
+ * blocks in as this grid's leave. */
 #pragma once
 #include <cuda_runtime.h>
 
@@ -33,13 +34,15 @@ static inline gpu_facts selected_gpu()
     int device, major;
     if (cudaGetDevice(&device) || device == known.device) return known;
     gpu_facts f = {device, 1, false};
-    f.can_overlap = !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) && major >= 9;
+    f.can_overlap =
+        !cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) && major >= 9;
     if (!cudaDeviceGetAttribute(&f.n_sms, cudaDevAttrMultiProcessorCount, device)) known = f;
     return f;
 }
 
 template <class... P, class... A>
-static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, int n_threads, cudaStream_t stream, A... args)
+static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, int n_threads,
+                                 cudaStream_t stream, A... args)
 {
     cudaLaunchAttribute overlap = {};
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;

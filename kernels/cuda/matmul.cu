@@ -1,18 +1,21 @@
 /* matmul: y[n, r] = sum over k of W[r, k] * x[n, k], W in units, x bf16
  *
- * Shapes    W [n_rows, dim] as tile.h says; x [n_tokens, padded dim] bf16, zeros beyond dim, rows 16-byte
- *           aligned; y float [n_tokens, ldy], or with SILU_MUL bf16, of gate and up that share row tiles.
- * Launch    grid (row tiles of all products, blocks of 8*N8 tokens), block 256. A warp takes an eighth of k; no operand
- *           goes through shared memory: fragments are loaded as they are, weights from DRAM once per
- *           token block and several units ahead, the first ones before the inputs are waited for,
- *           activations from L1 and L2. Neighbouring products of one format are one launch. (Choosing the
- *           format inside the kernel costs 120 registers for all: half the blocks an SM, 1.5 times the time.) Partial sums meet in 4 KB * N8 of shared memory.
+ * Shapes    W [n_rows, dim] as tile.h says; x [n_tokens, padded dim] bf16, zeros beyond dim, rows
+ *           16-byte aligned; y float [n_tokens, ldy], or with SILU_MUL bf16, of gate and up that
+ *           share row tiles.
+ * Launch    grid (row tiles of all products, blocks of 8*N8 tokens), block 256. A warp takes an
+ *           eighth of k; no operand goes through shared memory: fragments are loaded as they are,
+ *           weights from DRAM once per token block and several units ahead, the first ones before
+ *           the inputs are waited for, activations from L1 and L2. Neighbouring products of one
+ *           format are one launch. (Choosing the format inside the kernel costs 120 registers for
+ *           all: half the blocks an SM, 1.5 times the time.) Partial sums meet in 4 KB * N8 of
+ *           shared memory.
  * Traffic   the units, once for each 64 tokens; 2*dim*n_tokens bytes of x a row tile out of L2.
- * Numerics  integers and bf16 weights exact, x bf16, float accumulation in a fixed order: columns of a group
- *           by the tensor core, groups of an eighth of k in order, then the eighths in order. None depends
- *           on n_tokens: a token gives the same bits in any batch.
- * Oracle    double product over the packed weights and the same x: |err| <= 3e-5 of the sum of |w*x|;
- *           tests/gpu/kernels_test.c */
+ * Numerics  integers and bf16 weights exact, x bf16, float accumulation in a fixed order: columns
+ *           of a group by the tensor core, groups of an eighth of k in order, then the eighths in
+ *           order. None depends on n_tokens: a token gives the same bits in any batch.
+ * Oracle    double product over the packed weights and the same x: |err| <= 3e-5 of the sum of
+ *           |w*x|; tests/gpu/kernels_test.c */
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/ops.h"
@@ -25,8 +28,8 @@ struct products {
     int n;
 };
 
-/* Activations of a unit's columns: B fragments, one load for both steps of a half. With few tokens they
- * are loaded a unit ahead, with many when they are needed: registers hold no more. */
+/* Activations of a unit's columns: B fragments, one load for both steps of a half. With few
+ * tokens they are loaded a unit ahead, with many when they are needed: registers hold no more. */
 template <int N8>
 struct lane_acts {
     static constexpr bool is_ahead = N8 <= 2;
@@ -36,7 +39,8 @@ struct lane_acts {
     __device__ __forceinline__ uint4 read(int n, int c, int ldx, int n_tokens) const
     {
         const bool is_in = 8 * n + (int)(threadIdx.x % 32 / 4) < n_tokens;
-        return is_in ? *(const uint4 *)(x + (size_t)(8 * n) * ldx + 32 * c) : make_uint4(0, 0, 0, 0);
+        return is_in ? *(const uint4 *)(x + (size_t)(8 * n) * ldx + 32 * c)
+                     : make_uint4(0, 0, 0, 0);
     }
 
     __device__ __forceinline__ void load(const qh_bf16 *from, int ldx, int n_tokens)
@@ -59,8 +63,8 @@ struct lane_acts {
 
 /* acc += scale * c for both rows of a lane, and minimum * xs. */
 template <class F>
-static __device__ __forceinline__ void add_group(float (&acc)[4], const lane_unit<F> &w, int group, const float (&c)[4],
-                                                 const float (&xs)[4])
+static __device__ __forceinline__ void add_group(float (&acc)[4], const lane_unit<F> &w, int group,
+                                                 const float (&c)[4], const float (&xs)[4])
 {
     const float2 s = halves_of(w.scale[group]);
     acc[0] = fmaf(s.x, c[0], acc[0]), acc[1] = fmaf(s.x, c[1], acc[1]);
@@ -75,8 +79,8 @@ static __device__ __forceinline__ void add_group(float (&acc)[4], const lane_uni
 /* 64 columns for all tokens of the block. Integers are multiplied as they are and a group's sum is
  * scaled; the sums of x that minima need are a product with ones, on tensor cores that are idle. */
 template <class F, int N8>
-static __device__ __forceinline__ void multiply_unit(float (&acc)[N8][4], const lane_unit<F> &w, const lane_acts<N8> &x,
-                                                     int ldx, int n_tokens)
+static __device__ __forceinline__ void multiply_unit(float (&acc)[N8][4], const lane_unit<F> &w,
+                                                     const lane_acts<N8> &x, int ldx, int n_tokens)
 {
     const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
 #pragma unroll
@@ -109,7 +113,8 @@ static __device__ __forceinline__ void multiply_unit(float (&acc)[N8][4], const 
     }
 }
 
-/* Where a row tile of the list lies and goes. Constant indices, or the list would move to local memory. */
+/* Where a row tile of the list lies and goes. Constant indices, or the list would move to local
+ * memory. */
 struct place {
     const uint8_t *units;
     void *y;
@@ -124,7 +129,9 @@ static __device__ __forceinline__ place place_of(const products &all, int tile)
 #pragma unroll
     for (int i = 1; i < QH_MAX_PRODUCTS; i++) {
         is_found |= i >= all.n || p.row_tile < all.p[i - 1].w.n_row_tiles;
-        if (!is_found) p = {all.p[i].w.units, all.p[i].y, p.row_tile - all.p[i - 1].w.n_row_tiles, all.p[i].w.n_rows};
+        if (!is_found)
+            p = {all.p[i].w.units, all.p[i].y, p.row_tile - all.p[i - 1].w.n_row_tiles,
+                 all.p[i].w.n_rows};
     }
     p.units += (size_t)p.row_tile * all.p[0].w.n_units * F::unit_bytes;
     return p;
@@ -153,7 +160,8 @@ struct unit_stream {
 
 /* Sum of the warps' parts in order, and out. */
 template <int N8, qh_epilogue EPILOGUE>
-static __device__ __forceinline__ void write_tile(const place &p, float (*parts)[QH_TILE_ROWS][8 * N8], int64_t ldy,
+static __device__ __forceinline__ void write_tile(const place &p,
+                                                  float (*parts)[QH_TILE_ROWS][8 * N8], int64_t ldy,
                                                   int first_token, int n_tokens)
 {
     auto total = [&](int row, int token) {
@@ -185,15 +193,17 @@ struct residency {
 };
 
 template <class F, int N8, qh_epilogue EPILOGUE>
-static __global__ __launch_bounds__(WARPS * 32, (residency<F, N8>::blocks))
-void matmul(const __grid_constant__ products all, int n_tiles, int64_t ldy, const qh_bf16 *x, int ldx, int n_tokens)
+static __global__ __launch_bounds__(WARPS * 32, (residency<F, N8>::blocks)) void matmul(
+    const __grid_constant__ products all, int n_tiles, int64_t ldy, const qh_bf16 *x, int ldx,
+    int n_tokens)
 {
     /* Units on their way: with few tokens the latency of DRAM is all there is to hide. */
     constexpr int TOKENS = 8 * N8, AHEAD = N8 > 2 || F::unit_bytes > 1088 ? 1 : 2;
     __shared__ float parts[WARPS][QH_TILE_ROWS][TOKENS];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int first_token = blockIdx.y * TOKENS, tokens = min(n_tokens - first_token, TOKENS);
-    const int n_units = all.p[0].w.n_units, begin = n_units * warp / WARPS, n = n_units * (warp + 1) / WARPS - begin;
+    const int n_units = all.p[0].w.n_units, begin = n_units * warp / WARPS,
+              n = n_units * (warp + 1) / WARPS - begin;
     x += (size_t)(first_token + g) * ldx + begin * QH_UNIT_DIM + 8 * t;
 
     unit_stream<F> stream = {&all, nullptr, (int)blockIdx.x, n_tiles, begin, n, 0};
@@ -240,11 +250,13 @@ template <class F, int N8>
 static cudaError_t launch_wide(const batch &b)
 {
     const int most = selected_gpu().n_sms * residency<F, N8>::blocks;
-    const dim3 grid(b.n_row_tiles < most ? b.n_row_tiles : most, (b.n_tokens + 8 * N8 - 1) / (8 * N8));
+    const dim3 grid(b.n_row_tiles < most ? b.n_row_tiles : most,
+                    (b.n_tokens + 8 * N8 - 1) / (8 * N8));
     auto *kernel = b.epilogue == QH_EPILOGUE_STORE ? matmul<F, N8, QH_EPILOGUE_STORE>
                    : b.epilogue == QH_EPILOGUE_ADD ? matmul<F, N8, QH_EPILOGUE_ADD>
                                                    : matmul<F, N8, QH_EPILOGUE_SILU_MUL>;
-    return launch(kernel, grid, WARPS * 32, b.stream, b.all, b.n_row_tiles, b.ldy, b.x, b.ldx, b.n_tokens);
+    return launch(kernel, grid, WARPS * 32, b.stream, b.all, b.n_row_tiles, b.ldy, b.x, b.ldx,
+                  b.n_tokens);
 }
 
 template <class F>
@@ -268,8 +280,8 @@ static cudaError_t launch_batch(const batch &b)
     return cudaErrorInvalidValue;
 }
 
-cudaError_t qh_cuda_matmul(const qh_product *list, int n_products, int64_t ldy, const qh_bf16 *x, int n_tokens,
-                           qh_epilogue epilogue, cudaStream_t stream)
+cudaError_t qh_cuda_matmul(const qh_product *list, int n_products, int64_t ldy, const qh_bf16 *x,
+                           int n_tokens, qh_epilogue epilogue, cudaStream_t stream)
 {
     if (n_products < 1 || n_products > QH_MAX_PRODUCTS) return cudaErrorInvalidValue;
     if (n_tokens == 0) return cudaSuccess;

@@ -1,10 +1,10 @@
 /* ops.h - launchers of the kernels, one .cu file each.
  *
- * A launcher works on the stream that it is given, does nothing for zero rows, checks its launch and
- * never synchronizes. Launches overlap, see launch.cuh. lost.h turns its result into a status. Pointers are device pointers.
- * Rows of bf16 activations are padded to whole units with zeros, see qh_padded_dim, and each 32 of their
- * columns lie in the order of qh_act_place, in which a lane's eight are one load.
- * Thread: any that has selected the device. */
+ * A launcher works on the stream that it is given, does nothing for zero rows, checks its launch
+ * and never synchronizes. Launches overlap, see launch.cuh. lost.h turns its result into a
+ * status. Pointers are device pointers. Rows of bf16 activations are padded to whole units with
+ * zeros, see qh_padded_dim, and each 32 of their columns lie in the order of qh_act_place, in
+ * which a lane's eight are one load. Thread: any that has selected the device. */
 #pragma once
 #include "kernels/cuda/tile.h"
 #include <cuda_runtime_api.h>
@@ -15,7 +15,10 @@ extern "C" {
 
 typedef uint16_t qh_bf16;
 
-static inline int qh_padded_dim(int dim) { return (dim + QH_UNIT_DIM - 1) / QH_UNIT_DIM * QH_UNIT_DIM; }
+static inline int qh_padded_dim(int dim)
+{
+    return (dim + QH_UNIT_DIM - 1) / QH_UNIT_DIM * QH_UNIT_DIM;
+}
 
 /* Where column k of an activation row lies: t, s, then 0, 2, 1, 3 of the four (see tile.h). */
 #ifdef __CUDACC__
@@ -44,20 +47,21 @@ cudaError_t qh_cuda_pack(const qh_pack_args *a, cudaStream_t stream);
 /* ---- embed.cu ---- */
 
 /* x[row] = row tokens[row] of the table */
-cudaError_t qh_cuda_embed(float *x, const qh_tiles *table, const int *tokens, int n_rows, cudaStream_t stream);
+cudaError_t qh_cuda_embed(float *x, const qh_tiles *table, const int *tokens, int n_rows,
+                          cudaStream_t stream);
 
 /* ---- rms_norm.cu ---- */
 
 /* y[i] = bf16(norm of x[rows ? rows[i] : i]), i < n_rows; y has rows of qh_padded_dim(dim) */
-cudaError_t qh_cuda_rms_norm(qh_bf16 *y, const float *x, const float *w, const int *rows, int n_rows, int dim,
-                             float eps, cudaStream_t stream);
+cudaError_t qh_cuda_rms_norm(qh_bf16 *y, const float *x, const float *w, const int *rows,
+                             int n_rows, int dim, float eps, cudaStream_t stream);
 
 /* ---- matmul.cu ---- */
 
 typedef enum {
-    QH_EPILOGUE_STORE,              /* float y = product */
-    QH_EPILOGUE_ADD,                /* float y += product */
-    QH_EPILOGUE_SILU_MUL            /* bf16 y = silu(gate) * up, of a matrix of gate and up together */
+    QH_EPILOGUE_STORE,   /* float y = product */
+    QH_EPILOGUE_ADD,     /* float y += product */
+    QH_EPILOGUE_SILU_MUL /* bf16 y = silu(gate) * up, of a matrix of gate and up together */
 } qh_epilogue;
 
 /* Products of the same x, computed together: y [n_tokens][ldy] each. */
@@ -68,16 +72,18 @@ typedef struct {
 } qh_product;
 
 /* x [n_tokens][qh_padded_dim(dim)], dim that of all n_products matrices */
-cudaError_t qh_cuda_matmul(const qh_product *products, int n_products, int64_t ldy, const qh_bf16 *x, int n_tokens,
-                           qh_epilogue epilogue, cudaStream_t stream);
+cudaError_t qh_cuda_matmul(const qh_product *products, int n_products, int64_t ldy,
+                           const qh_bf16 *x, int n_tokens, qh_epilogue epilogue,
+                           cudaStream_t stream);
 
 /* ---- heads.cu ---- */
 
 /* cos_sin[row] = cos[rope_dim/2], sin[rope_dim/2] at positions[row], times magnitude */
-cudaError_t qh_cuda_rope_table(float *cos_sin, const double *freqs, const int *positions, int n_rows,
-                               int half_dim, double magnitude, cudaStream_t stream);
+cudaError_t qh_cuda_rope_table(float *cos_sin, const double *freqs, const int *positions,
+                               int n_rows, int half_dim, double magnitude, cudaStream_t stream);
 
-/* How keys and values lie in a page: [layer][kv_head]{K [64][padded], V transposed [padded][64]} bf16. */
+/* How keys and values lie in a page: [layer][kv_head]{K [64][padded], V transposed [padded][64]}
+ * bf16. */
 typedef struct {
     uint8_t *base;
     size_t page_bytes;

@@ -1,13 +1,16 @@
 /* pack: units out of the stored blocks of any GGUF type.
  *
- * Shapes    src[h]: rows of dim elements, row_bytes apart, no alignment; dst: all units of the matrix.
- *           Row r of unit half h is source row tile * tile_rows + r: with 16 rows a tile both sources are
- *           the same matrix and half h adds 8; with 8, half 0 is of the first and half 1 of the second.
+ * Shapes    src[h]: rows of dim elements, row_bytes apart, no alignment; dst: all units of the
+ *           matrix. Row r of unit half h is source row tile * tile_rows + r: with 16 rows a tile
+ *           both sources are the same matrix and half h adds 8; with 8, half 0 is of the first
+ *           and half 1 of the second.
  * Launch    a warp a unit, 8 warps a block, no shared memory. Every byte of a unit is written.
- * Traffic   stored bytes in (a byte is read by up to 8 lanes, through cache), unit bytes out. Runs at load.
- * Numerics  integers are exact; scales and minima become f16 (d * sub-scale of the K types is rounded),
- *           F32 and F16 values become bf16.
- * Oracle    qh_dequantize, |err| <= 2^-10 of scale * q and of the minimum; tests/gpu/kernels_test.c */
+ * Traffic   stored bytes in (a byte is read by up to 8 lanes, through cache), unit bytes out.
+ *           Runs at load.
+ * Numerics  integers are exact; scales and minima become f16 (d * sub-scale of the K types is
+ *           rounded), F32 and F16 values become bf16.
+ * Oracle    qh_dequantize, |err| <= 2^-10 of scale * q and of the minimum;
+ *           tests/gpu/kernels_test.c */
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/tile.cuh"
 #include "model/dtype.h"
@@ -18,8 +21,14 @@ struct element {
     float s, m;
 };
 
-static __device__ float f16_at(const uint8_t *p) { return __half2float(__ushort_as_half((unsigned short)(p[0] | p[1] << 8))); }
-static __device__ uint32_t u32_at(const uint8_t *p) { return p[0] | p[1] << 8 | p[2] << 16 | (uint32_t)p[3] << 24; }
+static __device__ float f16_at(const uint8_t *p)
+{
+    return __half2float(__ushort_as_half((unsigned short)(p[0] | p[1] << 8)));
+}
+static __device__ uint32_t u32_at(const uint8_t *p)
+{
+    return p[0] | p[1] << 8 | p[2] << 16 | (uint32_t)p[3] << 24;
+}
 
 static __device__ const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                                  1,    13,   25,  38,  53,  69,  89,  113};
@@ -31,7 +40,10 @@ static __device__ void scale_min_k(const uint8_t *s, int g, int *scale, int *min
 }
 
 /* Blocks of 32: element i < 16 in the low nibble of byte i, i + 16 in the high one. */
-static __device__ int nibble32(const uint8_t *q, int i) { return i < 16 ? q[i] & 15 : q[i - 16] >> 4; }
+static __device__ int nibble32(const uint8_t *q, int i)
+{
+    return i < 16 ? q[i] & 15 : q[i - 16] >> 4;
+}
 
 /* Element k of a row, q with its offset still on: 0 .. 2^bits - 1. Layouts: GGUF specification. */
 static __device__ element read_element(int dtype, const uint8_t *row, int k)
@@ -42,7 +54,9 @@ static __device__ element read_element(int dtype, const uint8_t *row, int k)
     switch (dtype) {
     case QH_F32: r.m = __uint_as_float(u32_at(row + 4 * (size_t)k)); break;
     case QH_F16: r.m = f16_at(row + 2 * (size_t)k); break;
-    case QH_BF16: r.m = __uint_as_float((uint32_t)(row[2 * (size_t)k] | row[2 * (size_t)k + 1] << 8) << 16); break;
+    case QH_BF16:
+        r.m = __uint_as_float((uint32_t)(row[2 * (size_t)k] | row[2 * (size_t)k + 1] << 8) << 16);
+        break;
     case QH_Q4_0:
         b = row + k / 32 * 18;
         r = {nibble32(b + 2, i), f16_at(b), 0};
@@ -70,7 +84,8 @@ static __device__ element read_element(int dtype, const uint8_t *row, int k)
     case QH_Q2_K: {
         b = row + k / 256 * 84;
         const int g = e / 16;
-        r = {b[16 + g / 8 * 32 + e % 32] >> (g % 8 / 2 * 2) & 3, __fmul_rn(f16_at(b + 80), (float)(b[g] & 15)),
+        r = {b[16 + g / 8 * 32 + e % 32] >> (g % 8 / 2 * 2) & 3,
+             __fmul_rn(f16_at(b + 80), (float)(b[g] & 15)),
              -__fmul_rn(f16_at(b + 82), (float)(b[g] >> 4))};
         break;
     }
@@ -79,7 +94,8 @@ static __device__ element read_element(int dtype, const uint8_t *row, int k)
         const int g = e / 16;
         const uint8_t *s = b + 96;
         const int scale = (s[g % 8] >> (g / 8 * 4) & 15) | (s[8 + g % 4] >> (g / 4 * 2) & 3) << 4;
-        r.q = (b[32 + g / 8 * 32 + e % 32] >> (g % 8 / 2 * 2) & 3) | (b[e % 32] >> (g / 2) & 1) << 2;
+        r.q = (b[32 + g / 8 * 32 + e % 32] >> (g % 8 / 2 * 2) & 3) | (b[e % 32] >> (g / 2) & 1)
+                                                                         << 2;
         r.s = __fmul_rn(f16_at(b + 108), (float)(scale - 32));
         break;
     }
@@ -107,8 +123,10 @@ static __device__ element read_element(int dtype, const uint8_t *row, int k)
     case QH_IQ4_XS: {
         b = row + k / 256 * 136;
         const int g = e / 32;
-        const int scale = (b[4 + g / 2] >> (g % 2 * 4) & 15) | ((b[2] | b[3] << 8) >> (2 * g) & 3) << 4;
-        r = {iq4_values[nibble32(b + 8 + g * 16, i)] + 128, __fmul_rn(f16_at(b), (float)(scale - 32)), 0};
+        const int scale = (b[4 + g / 2] >> (g % 2 * 4) & 15) | ((b[2] | b[3] << 8) >> (2 * g) & 3)
+                                                                   << 4;
+        r = {iq4_values[nibble32(b + 8 + g * 16, i)] + 128,
+             __fmul_rn(f16_at(b), (float)(scale - 32)), 0};
         break;
     }
     }
@@ -128,7 +146,8 @@ static __device__ float value_of(int dtype, element e)
 }
 
 /* A group's scale and minimum come from its first column, which lane 4g has. */
-static __device__ void pack_scale(const qh_tile_info &f, uint8_t *unit, int g, int group, int h, element e)
+static __device__ void pack_scale(const qh_tile_info &f, uint8_t *unit, int g, int group, int h,
+                                  element e)
 {
     const int groups = f.group == 16 ? 4 : 2;
     __half *s = (__half *)(unit + f.scales_at + g * 4 * groups * (1 + f.has_min)) + 2 * group + h;
@@ -157,16 +176,21 @@ void pack(qh_pack_args a)
             for (int j = 0; j < 8; j++) {
                 const int i = j & 3, step = j >> 2, shift = 8 * i;
                 const int k = k_unit * QH_UNIT_DIM + 32 * c + 16 * step + 4 * t + i;
-                /* Outside the matrix q = 0 with scale and minimum 0: a zero, whatever the offset. */
+                /* Outside the matrix q = 0 with scale and minimum 0: a zero, whatever the offset.
+                 * */
                 const bool is_in = row < a.n_rows && k < a.dim;
                 const element v = is_in ? read_element(dtype, src, k) : element{0, 0, 0};
                 if (f.low_bits == 16) {
-                    values[4 * step + (i == 1 ? 2 : i == 2 ? 1 : i)] = __float2bfloat16_rn(is_in ? value_of(dtype, v) : 0.0f);
+                    values[4 * step + (i == 1   ? 2
+                                       : i == 2 ? 1
+                                                : i)] =
+                        __float2bfloat16_rn(is_in ? value_of(dtype, v) : 0.0f);
                     continue;
                 }
                 if (t == 0 && i == 0 && (f.group == 16 || step == 0))
                     pack_scale(f, unit, g, f.group == 16 ? 2 * c + step : c, h, v);
-                const uint32_t l = (uint32_t)v.q & ((1u << f.low_bits) - 1), hi = (uint32_t)v.q >> f.low_bits;
+                const uint32_t l = (uint32_t)v.q & ((1u << f.low_bits) - 1),
+                               hi = (uint32_t)v.q >> f.low_bits;
                 if (f.low_bits == 8) low[step] |= l << shift;
                 if (f.low_bits == 4) low[0] |= l << (shift + 4 * step);
                 if (f.low_bits == 2) word2 |= l << (shift + 4 * h + 2 * step);
@@ -177,7 +201,8 @@ void pack(qh_pack_args a)
                 *(uint4 *)(unit + 512 * (2 * c + h) + 16 * lane) = *(const uint4 *)values;
                 continue;
             }
-            if (f.low_bits == 8) *(uint2 *)(unit + 512 * c + 16 * lane + 8 * h) = make_uint2(low[0], low[1]);
+            if (f.low_bits == 8)
+                *(uint2 *)(unit + 512 * c + 16 * lane + 8 * h) = make_uint2(low[0], low[1]);
             if (f.low_bits == 4) *(uint32_t *)(unit + 16 * lane + 4 * (2 * c + h)) = low[0];
         }
         if (f.low_bits == 2) *(uint32_t *)(unit + 8 * lane + 4 * c) = word2;

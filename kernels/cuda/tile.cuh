@@ -13,14 +13,21 @@ struct tile_format {
     static constexpr int unit_bytes = QH_TILE_UNIT_BYTES(LOW, HIGH, GROUP, HAS_MIN);
 };
 
-#define X(name, low, high, group, has_min, offset) using tile_##name = tile_format<low, high, group, has_min, offset>;
+#define X(name, low, high, group, has_min, offset)                                                 \
+    using tile_##name = tile_format<low, high, group, has_min, offset>;
 QH_TILE_LIST(X)
 #undef X
 
 /* Formats as numbers, for code that takes one value at a time. */
 static __device__ const qh_tile_info tile_infos[QH_N_TILES] = {
 #define X(name, low, high, group, has_min, offset)                                                 \
-    {low, high, group, has_min, offset, QH_TILE_SCALES_AT(low, high), QH_TILE_UNIT_BYTES(low, high, group, has_min)},
+    {low,                                                                                          \
+     high,                                                                                         \
+     group,                                                                                        \
+     has_min,                                                                                      \
+     offset,                                                                                       \
+     QH_TILE_SCALES_AT(low, high),                                                                 \
+     QH_TILE_UNIT_BYTES(low, high, group, has_min)},
     QH_TILE_LIST(X)
 #undef X
 };
@@ -55,7 +62,8 @@ struct lane_unit {
         }
         if constexpr (F::group != 0) {
             load_pairs(scale, unit + F::scales_at + lane / 4 * record_bytes);
-            if constexpr (F::has_min) load_pairs(min, unit + F::scales_at + lane / 4 * record_bytes + 4 * F::groups);
+            if constexpr (F::has_min)
+                load_pairs(min, unit + F::scales_at + lane / 4 * record_bytes + 4 * F::groups);
         }
     }
 
@@ -72,7 +80,8 @@ struct lane_unit {
         }
     }
 
-    /* Values 4*step .. 4*step+3 of half c and row half h: unsigned bytes, offset not yet taken off. */
+    /* Values 4*step .. 4*step+3 of half c and row half h: unsigned bytes, offset not yet taken
+     * off. */
     __device__ __forceinline__ uint32_t bytes(int c, int h, int step) const
     {
         uint32_t q;
@@ -80,11 +89,13 @@ struct lane_unit {
         else if constexpr (F::low == 4) q = low[2 * c + h] >> 4 * step & 0x0f0f0f0fu;
         else q = low[c] >> (4 * h + 2 * step) & 0x03030303u;
         if constexpr (F::high == 2) q |= (high[c] >> (4 * h + 2 * step) & 0x03030303u) << F::low;
-        if constexpr (F::high == 1) q |= (high[0] >> (4 * c + 2 * h + step) & 0x01010101u) << F::low;
+        if constexpr (F::high == 1)
+            q |= (high[0] >> (4 * c + 2 * h + step) & 0x01010101u) << F::low;
         return q;
     }
 
-    /* The A fragment of step (0, 1) in half c: integers less their offset, exact; bf16 values as they are. */
+    /* The A fragment of step (0, 1) in half c: integers less their offset, exact; bf16 values as
+     * they are. */
     __device__ __forceinline__ void fragment(uint32_t (&a)[4], int c, int step) const
     {
 #pragma unroll
@@ -98,7 +109,8 @@ struct lane_unit {
                 /* 0x4b0000qq is the float 2^23 + q: no integer conversion needed. */
 #pragma unroll
                 for (int i = 0; i < 4; i++)
-                    v[i] = __uint_as_float(__byte_perm(q, 0x4b000000u, 0x7540 + i)) - (8388608.0f + F::offset);
+                    v[i] = __uint_as_float(__byte_perm(q, 0x4b000000u, 0x7540 + i)) -
+                           (8388608.0f + F::offset);
                 a[h] = pair_of(__floats2bfloat162_rn(v[0], v[2]));
                 a[2 + h] = pair_of(__floats2bfloat162_rn(v[1], v[3]));
             } else {
@@ -110,33 +122,47 @@ struct lane_unit {
         }
     }
 
-    static __device__ __forceinline__ uint32_t pair_of(__nv_bfloat162 v) { return *(const uint32_t *)&v; }
+    static __device__ __forceinline__ uint32_t pair_of(__nv_bfloat162 v)
+    {
+        return *(const uint32_t *)&v;
+    }
 
     static __device__ __forceinline__ uint32_t less_offset(uint32_t v)
     {
-        return pair_of(__hsub2(*(const __nv_bfloat162 *)&v, __float2bfloat162_rn(128.0f + F::offset)));
+        return pair_of(
+            __hsub2(*(const __nv_bfloat162 *)&v, __float2bfloat162_rn(128.0f + F::offset)));
     }
 };
 
-static __device__ __forceinline__ float2 halves_of(uint32_t pair) { return __half22float2(*(const __half2 *)&pair); }
+static __device__ __forceinline__ float2 halves_of(uint32_t pair)
+{
+    return __half22float2(*(const __half2 *)&pair);
+}
 
 /* Value (row, column) of a unit. */
 static __device__ float tile_value(qh_tile tile, const uint8_t *unit, int row, int column)
 {
     const qh_tile_info f = tile_infos[tile];
-    const int g = row % 8, h = row / 8, c = column / 32, step = column % 32 / 16, t = column % 16 / 4, byte = column % 4;
+    const int g = row % 8, h = row / 8, c = column / 32, step = column % 32 / 16,
+              t = column % 16 / 4, byte = column % 4;
     const int lane = 4 * g + t;
     if (f.low_bits == 16)
-        return __bfloat162float(((const __nv_bfloat16 *)(unit + 512 * (2 * c + h) + 16 * lane))[4 * step + (byte == 1 ? 2 : byte == 2 ? 1 : byte)]);
+        return __bfloat162float(
+            ((const __nv_bfloat16 *)(unit + 512 * (2 * c + h) +
+                                     16 * lane))[4 * step + (byte == 1   ? 2
+                                                             : byte == 2 ? 1
+                                                                         : byte)]);
     int q;
     if (f.low_bits == 8) q = unit[512 * c + 16 * lane + 4 * (2 * h + step) + byte];
     else if (f.low_bits == 4) q = unit[16 * lane + 4 * (2 * c + h) + byte] >> 4 * step & 15;
     else q = unit[8 * lane + 4 * c + byte] >> (4 * h + 2 * step) & 3;
     const uint8_t *high = unit + 128 * f.low_bits;
-    if (f.high_bits == 2) q |= (high[8 * lane + 4 * c + byte] >> (4 * h + 2 * step) & 3) << f.low_bits;
+    if (f.high_bits == 2)
+        q |= (high[8 * lane + 4 * c + byte] >> (4 * h + 2 * step) & 3) << f.low_bits;
     if (f.high_bits == 1) q |= (high[4 * lane + byte] >> (4 * c + 2 * h + step) & 1) << f.low_bits;
     const int groups = f.group == 16 ? 4 : 2, group = f.group == 16 ? 2 * c + step : c;
-    const __half *s = (const __half *)(unit + f.scales_at + g * 4 * groups * (1 + f.has_min)) + 2 * group + h;
+    const __half *s =
+        (const __half *)(unit + f.scales_at + g * 4 * groups * (1 + f.has_min)) + 2 * group + h;
     const float v = (float)(q - f.offset) * __half2float(s[0]);
     return f.has_min ? v + __half2float(s[2 * groups]) : v;
 }

@@ -4,11 +4,11 @@
  * ceil(dim/64) units each, rows and columns beyond the edge being zeros. Units of a row tile follow
  * each other, so a warp that walks along k reads one contiguous range.
  *
- * Lane l = 4*g + t of a warp owns rows g and g+8 and, in each half c = 0, 1 of a unit and step s = 0, 1
- * of a half, columns 32*c + 16*s + 4*t + i, i = 0..3. Sixteen columns are one m16n8k16 step, so that a
- * group of 16 or 32 can be scaled after its products; inside a lane the fragment's registers take columns
- * (0, 2) and (1, 3), which masks cut out of a word. With j = 4*s + i, integer formats keep value j of (c,
- * row half h) in byte i:
+ * Lane l = 4*g + t of a warp owns rows g and g+8 and, in each half c = 0, 1 of a unit and step s
+ * = 0, 1 of a half, columns 32*c + 16*s + 4*t + i, i = 0..3. Sixteen columns are one m16n8k16
+ * step, so that a group of 16 or 32 can be scaled after its products; inside a lane the
+ * fragment's registers take columns (0, 2) and (1, 3), which masks cut out of a word. With j =
+ * 4*s + i, integer formats keep value j of (c, row half h) in byte i:
  *
  *   4-bit plane  512 B: lane's uint4, word 2c+h, low nibbles j = 0..3, high nibbles j = 4..7
  *   8-bit plane 1024 B: at 512*c + 16*lane, words 2h + j/4
@@ -16,9 +16,9 @@
  *   1-bit plane  128 B: lane's word, bit 4c + 2h + j/4 of each byte
  *   bf16        2048 B: at 512*(2c+h) + 16*lane, values 0, 2, 1, 3 of each step
  *
- * A unit is [low plane][high plane][scales]. Scales are f16, a record a g: pairs (row g, row g+8) of
- * each group in order, then, where the format has them, the same of minima. A value is
- * scale * (q - offset) + minimum.
+ * A unit is [low plane][high plane][scales]. Scales are f16, a record a g: pairs (row g, row g+8)
+ * of each group in order, then, where the format has them, the same of minima. A value is scale *
+ * (q - offset) + minimum.
  *
  * Adding a format? Also tile.cuh, pack.cu, cuda_model.c. */
 #pragma once
@@ -53,7 +53,8 @@ typedef struct {
 
 #define QH_TILE_SCALES_AT(low, high) (128 * ((low) + (high)))
 #define QH_TILE_UNIT_BYTES(low, high, group, has_min)                                              \
-    (QH_TILE_SCALES_AT(low, high) + ((group) ? 64 * 32 / ((group) + !(group)) * (1 + (has_min)) : 0))
+    (QH_TILE_SCALES_AT(low, high) +                                                                \
+     ((group) ? 64 * 32 / ((group) + !(group)) * (1 + (has_min)) : 0))
 
 /* A matrix in device memory. */
 typedef struct {

@@ -51,7 +51,8 @@ static void free_all(void)
 
 static float *floats(int64_t n) { return qh_alloc0((size_t)n * sizeof(float)); }
 
-/* n_rows rows of dim as bf16, padded with zeros, in act order if wanted; x becomes what was stored. */
+/* n_rows rows of dim as bf16, padded with zeros, in act order if wanted; x becomes what was
+ * stored. */
 static qh_bf16 *bf16_rows(float *x, int n_rows, int dim, int ld, bool is_act)
 {
     qh_bf16 *host = qh_alloc0((size_t)n_rows * (size_t)ld * sizeof *host);
@@ -99,7 +100,9 @@ static void random_block(const stored *s, uint8_t *b)
     if (s->dtype == QH_F32) memcpy(b, &x, 4);
     else if (s->dtype == QH_F16) memcpy(b, &half, 2);
     else if (s->dtype == QH_BF16) memcpy(b, &brain, 2);
-    else for (size_t i = 0; i < qh_dtype_block_bytes(s->dtype); i++) b[i] = (uint8_t)random_bits(&source);
+    else
+        for (size_t i = 0; i < qh_dtype_block_bytes(s->dtype); i++)
+            b[i] = (uint8_t)random_bits(&source);
     const float spread = 0.5f + (float)random_below(&source, 1000) / 1000;
     if (s->scale_at >= 0) put_half(b + s->scale_at, s->scale * spread);
     if (s->min_at >= 0) put_half(b + s->min_at, s->min * spread);
@@ -130,7 +133,8 @@ static void drop(matrix *m)
     free(m->values);
 }
 
-/* b NULL: one matrix; else a is gate and b up. Sources sit at an odd address: files align by one byte. */
+/* b NULL: one matrix; else a is gate and b up. Sources sit at an odd address: files align by one
+ * byte. */
 static qh_tiles packed(const stored *s, const matrix *a, const matrix *b)
 {
     static const int unit_bytes[] = {
@@ -139,11 +143,19 @@ static qh_tiles packed(const stored *s, const matrix *a, const matrix *b)
 #undef X
     };
     const int tile_rows = b ? 8 : 16;
-    qh_tiles t = {.tile = s->tile, .n_rows = a->n_rows, .dim = a->dim, .n_row_tiles = (a->n_rows + tile_rows - 1) / tile_rows,
+    qh_tiles t = {.tile = s->tile,
+                  .n_rows = a->n_rows,
+                  .dim = a->dim,
+                  .n_row_tiles = (a->n_rows + tile_rows - 1) / tile_rows,
                   .n_units = qh_padded_dim(a->dim) / QH_UNIT_DIM};
     t.units = device_alloc((size_t)t.n_row_tiles * (size_t)t.n_units * (size_t)unit_bytes[s->tile]);
-    qh_pack_args p = {.tile = s->tile, .tile_rows = tile_rows, .n_rows = a->n_rows, .dim = a->dim, .n_tiles = t.n_row_tiles,
-                      .n_units = t.n_units, .dst = (uint8_t *)(uintptr_t)t.units};
+    qh_pack_args p = {.tile = s->tile,
+                      .tile_rows = tile_rows,
+                      .n_rows = a->n_rows,
+                      .dim = a->dim,
+                      .n_tiles = t.n_row_tiles,
+                      .n_units = t.n_units,
+                      .dst = (uint8_t *)(uintptr_t)t.units};
     for (int h = 0; h < 2; h++) {
         const matrix *m = h && b ? b : a;
         const size_t len = (size_t)m->n_rows * m->row_bytes;
@@ -162,7 +174,8 @@ static float *unpacked(const qh_tiles *t)
 {
     int *ids = qh_alloc0((size_t)t->n_rows * sizeof *ids);
     for (int i = 0; i < t->n_rows; i++) ids[i] = i;
-    float *x = device_alloc((size_t)t->n_rows * (size_t)t->dim * sizeof *x), *host = floats((int64_t)t->n_rows * t->dim);
+    float *x = device_alloc((size_t)t->n_rows * (size_t)t->dim * sizeof *x),
+          *host = floats((int64_t)t->n_rows * t->dim);
     CHECK_CUDA(qh_cuda_embed(x, t, to_device(ids, (size_t)t->n_rows * sizeof *ids), t->n_rows, 0));
     from_device(host, x, (size_t)t->n_rows * (size_t)t->dim * sizeof *x);
     free(ids);
@@ -174,7 +187,8 @@ static bool is_wide(qh_dtype t) { return qh_dtype_block_len(t) == 256; }
 TEST(packed_values_are_the_stored_ones)
 {
     for (int i = 0; i < N_TYPES; i++) {
-        const int dims[] = {is_wide(types[i].dtype) ? 768 : 160, is_wide(types[i].dtype) ? 256 : 32};
+        const int dims[] = {is_wide(types[i].dtype) ? 768 : 160,
+                            is_wide(types[i].dtype) ? 256 : 32};
         for (int j = 0; j < 2; j++) {
             matrix m = matrix_of(&types[i], 37, dims[j]);
             const qh_tiles t = packed(&types[i], &m, NULL);
@@ -186,7 +200,9 @@ TEST(packed_values_are_the_stored_ones)
                 const double e = fabs((double)got[k] - m.values[k]) / most;
                 if (!(e <= worst)) worst = e;
             }
-            if (!(worst < 0x1p-8)) print_error("%s, dim %d: error %g\n", qh_dtype_name(types[i].dtype), dims[j], worst);
+            if (!(worst < 0x1p-8))
+                print_error("%s, dim %d: error %g\n", qh_dtype_name(types[i].dtype), dims[j],
+                            worst);
             CHECK(worst < 0x1p-8);
             /* Types whose scales fit f16 as they are lose nothing. */
             if (types[i].tile != QH_TILE_BF16 && !is_wide(types[i].dtype)) CHECK(worst < 1e-6);
@@ -217,7 +233,8 @@ static void check_product(const stored *s, int n_rows, int dim, int n_tokens, qh
     matrix m = matrix_of(s, n_rows, dim);
     const qh_tiles t = packed(s, &m, NULL);
     const int ldy = n_rows + 3;
-    float *w = unpacked(&t), *x = floats((int64_t)n_tokens * dim), *y = floats((int64_t)n_tokens * ldy), *before = floats((int64_t)n_tokens * ldy);
+    float *w = unpacked(&t), *x = floats((int64_t)n_tokens * dim),
+          *y = floats((int64_t)n_tokens * ldy), *before = floats((int64_t)n_tokens * ldy);
     random_fill(&source, x, (int64_t)n_tokens * dim, 1);
     random_fill(&source, before, (int64_t)n_tokens * ldy, 1);
     const qh_bf16 *xd = bf16_rows(x, n_tokens, dim, qh_padded_dim(dim), true);
@@ -227,19 +244,22 @@ static void check_product(const stored *s, int n_rows, int dim, int n_tokens, qh
     from_device(y, yd, y_bytes);
     for (int n = 0; n < n_tokens; n++)
         for (int r = 0; r < n_rows; r++) {
-            double magnitude, want = product(w + (int64_t)r * dim, x + (int64_t)n * dim, dim, &magnitude);
+            double magnitude,
+                want = product(w + (int64_t)r * dim, x + (int64_t)n * dim, dim, &magnitude);
             if (epilogue == QH_EPILOGUE_ADD) want += before[(int64_t)n * ldy + r];
             const double e = fabs(y[(int64_t)n * ldy + r] - want);
             if (!(e <= 3e-5 * magnitude + 1e-6))
-                print_error("%s %dx%d, %d tokens: y[%d][%d] = %g, want %g\n", qh_dtype_name(s->dtype), n_rows, dim,
-                            n_tokens, n, r, y[(int64_t)n * ldy + r], want);
+                print_error("%s %dx%d, %d tokens: y[%d][%d] = %g, want %g\n",
+                            qh_dtype_name(s->dtype), n_rows, dim, n_tokens, n, r,
+                            y[(int64_t)n * ldy + r], want);
             CHECK(e <= 3e-5 * magnitude + 1e-6);
         }
     /* A token alone has the bits that it has in the crowd. */
     if (epilogue == QH_EPILOGUE_STORE) {
         const int n = n_tokens - 1;
         float *alone = floats(n_rows), *ad = device_alloc((size_t)n_rows * sizeof *ad);
-        CHECK_CUDA(qh_cuda_matmul(&(qh_product){t, ad}, 1, n_rows, xd + (int64_t)n * qh_padded_dim(dim), 1, epilogue, 0));
+        CHECK_CUDA(qh_cuda_matmul(&(qh_product){t, ad}, 1, n_rows,
+                                  xd + (int64_t)n * qh_padded_dim(dim), 1, epilogue, 0));
         from_device(alone, ad, (size_t)n_rows * sizeof *ad);
         CHECK(memcmp(alone, y + (int64_t)n * ldy, (size_t)n_rows * sizeof *alone) == 0);
         free(alone);
@@ -255,7 +275,8 @@ TEST(products_are_right_at_every_type_and_number_of_tokens)
     for (int i = 0; i < N_TYPES; i++) {
         const int dim = is_wide(types[i].dtype) ? 768 : 160;
         for (size_t j = 0; j < sizeof counts / sizeof *counts; j++)
-            check_product(&types[i], 37, dim, counts[j], j % 2 ? QH_EPILOGUE_ADD : QH_EPILOGUE_STORE);
+            check_product(&types[i], 37, dim, counts[j],
+                          j % 2 ? QH_EPILOGUE_ADD : QH_EPILOGUE_STORE);
         check_product(&types[i], 16, is_wide(types[i].dtype) ? 256 : 32, 5, QH_EPILOGUE_STORE);
         check_product(&types[i], 100, is_wide(types[i].dtype) ? 2560 : 2592, 2, QH_EPILOGUE_STORE);
     }
@@ -266,15 +287,19 @@ TEST(gate_and_up_share_tiles)
     static const int counts[] = {1, 7, 33};
     for (int i = 0; i < N_TYPES; i++)
         for (int j = 0; j < 3; j++) {
-            const int dim = is_wide(types[i].dtype) ? 512 : 96, n_rows = 43, n_tokens = counts[j], ldy = qh_padded_dim(n_rows);
+            const int dim = is_wide(types[i].dtype) ? 512 : 96, n_rows = 43, n_tokens = counts[j],
+                      ldy = qh_padded_dim(n_rows);
             matrix gate = matrix_of(&types[i], n_rows, dim), up = matrix_of(&types[i], n_rows, dim);
-            const qh_tiles g = packed(&types[i], &gate, NULL), u = packed(&types[i], &up, NULL), both = packed(&types[i], &gate, &up);
+            const qh_tiles g = packed(&types[i], &gate, NULL), u = packed(&types[i], &up, NULL),
+                           both = packed(&types[i], &gate, &up);
             float *wg = unpacked(&g), *wu = unpacked(&u), *x = floats((int64_t)n_tokens * dim);
             random_fill(&source, x, (int64_t)n_tokens * dim, 0.1f);
             const qh_bf16 *xd = bf16_rows(x, n_tokens, dim, qh_padded_dim(dim), true);
-            qh_bf16 *yd = device_alloc((size_t)n_tokens * (size_t)ldy * sizeof *yd), *y = qh_alloc0((size_t)n_tokens * (size_t)ldy * sizeof *y);
+            qh_bf16 *yd = device_alloc((size_t)n_tokens * (size_t)ldy * sizeof *yd),
+                    *y = qh_alloc0((size_t)n_tokens * (size_t)ldy * sizeof *y);
             CHECK_CUDA(cudaMemset(yd, 0, (size_t)n_tokens * (size_t)ldy * sizeof *yd));
-            CHECK_CUDA(qh_cuda_matmul(&(qh_product){both, yd}, 1, ldy, xd, n_tokens, QH_EPILOGUE_SILU_MUL, 0));
+            CHECK_CUDA(qh_cuda_matmul(&(qh_product){both, yd}, 1, ldy, xd, n_tokens,
+                                      QH_EPILOGUE_SILU_MUL, 0));
             from_device(y, yd, (size_t)n_tokens * (size_t)ldy * sizeof *y);
             for (int n = 0; n < n_tokens; n++)
                 for (int r = 0; r < ldy; r++) {
@@ -283,7 +308,8 @@ TEST(gate_and_up_share_tiles)
                         CHECK(got == 0);        /* padding stays */
                         continue;
                     }
-                    double mg, mu, a = product(wg + r * dim, x + n * dim, dim, &mg), b = product(wu + r * dim, x + n * dim, dim, &mu);
+                    double mg, mu, a = product(wg + r * dim, x + n * dim, dim, &mg),
+                                   b = product(wu + r * dim, x + n * dim, dim, &mu);
                     const double want = a / (1 + exp(-a)) * b;
                     CHECK(fabs(got - want) <= 0x1p-8 * fabs(want) + 1e-4);
                 }
@@ -304,14 +330,17 @@ TEST(norm_is_right_and_takes_the_rows_it_is_told)
         float *x = floats((int64_t)ROWS * dim), *w = floats(dim), *want = floats(dim);
         random_fill(&source, x, (int64_t)ROWS * dim, 3);
         random_fill(&source, w, dim, 1);
-        qh_bf16 *y = qh_alloc0(3 * (size_t)ld * sizeof *y), *yd = device_alloc(3 * (size_t)ld * sizeof *yd);
-        CHECK_CUDA(qh_cuda_rms_norm(yd, to_device(x, (size_t)ROWS * (size_t)dim * 4), to_device(w, (size_t)dim * 4),
-                                    to_device(rows, sizeof rows), 3, dim, 1e-5f, 0));
+        qh_bf16 *y = qh_alloc0(3 * (size_t)ld * sizeof *y),
+                *yd = device_alloc(3 * (size_t)ld * sizeof *yd);
+        CHECK_CUDA(qh_cuda_rms_norm(yd, to_device(x, (size_t)ROWS * (size_t)dim * 4),
+                                    to_device(w, (size_t)dim * 4), to_device(rows, sizeof rows), 3,
+                                    dim, 1e-5f, 0));
         from_device(y, yd, 3 * (size_t)ld * sizeof *y);
         for (int r = 0; r < 3; r++) {
             qh_ref_rms_norm(want, x + (int64_t)rows[r] * dim, w, dim, 1e-5f);
             for (int k = 0; k < dim; k++)
-                CHECK(fabsf(qh_bf16_to_f32(y[r * ld + qh_act_place(k)]) - want[k]) <= 0x1p-8f * fabsf(want[k]) + 1e-6f);
+                CHECK(fabsf(qh_bf16_to_f32(y[r * ld + qh_act_place(k)]) - want[k]) <=
+                      0x1p-8f * fabsf(want[k]) + 1e-6f);
         }
         free(x), free(w), free(want), free(y);
         free_all();
@@ -328,10 +357,12 @@ typedef struct {
 static void check_heads(const head_shape *s)
 {
     enum { ROWS = 3, N_PAGES = 4, LAYERS = 2, LAYER = 1 };
-    const int hd = s->head_dim, n_all = s->n_heads + 2 * s->n_kv_heads, padded = qh_cuda_padded_head(hd), half = s->rope_dim / 2;
+    const int hd = s->head_dim, n_all = s->n_heads + 2 * s->n_kv_heads,
+              padded = qh_cuda_padded_head(hd), half = s->rope_dim / 2;
     const int positions[ROWS] = {0, 130, 255}, pages[ROWS] = {3, 0, 2};
     const size_t page_bytes = (size_t)LAYERS * (size_t)s->n_kv_heads * 2 * 64 * (size_t)padded * 2;
-    float *qkv = floats((int64_t)ROWS * n_all * hd), *bias = floats((int64_t)n_all * hd), *qn = floats(hd), *kn = floats(hd);
+    float *qkv = floats((int64_t)ROWS * n_all * hd), *bias = floats((int64_t)n_all * hd),
+          *qn = floats(hd), *kn = floats(hd);
     double *freqs = qh_alloc0((size_t)half * sizeof *freqs);
     random_fill(&source, qkv, (int64_t)ROWS * n_all * hd, 1);
     random_fill(&source, bias, (int64_t)n_all * hd, 1);
@@ -340,17 +371,27 @@ static void check_heads(const head_shape *s)
     for (int i = 0; i < half; i++) freqs[i] = pow(10000, -i / (double)half);
     const int *pos = to_device(positions, sizeof positions);
     float *cos_sin = device_alloc(ROWS * (size_t)s->rope_dim * sizeof *cos_sin);
-    CHECK_CUDA(qh_cuda_rope_table(cos_sin, to_device(freqs, (size_t)half * sizeof *freqs), pos, ROWS, half, 1.25, 0));
-    qh_heads_args a = {.kv = {device_alloc(N_PAGES * page_bytes), page_bytes, LAYER, s->n_kv_heads, hd, padded},
-                       .n_heads = s->n_heads, .rope_dim = s->rope_dim, .is_interleaved = s->is_interleaved,
-                       .qkv = to_device(qkv, ROWS * (size_t)(n_all * hd) * 4),
-                       .bias = s->has_bias ? to_device(bias, (size_t)(n_all * hd) * 4) : NULL,
-                       .q_norm = s->has_norm ? to_device(qn, (size_t)hd * 4) : NULL,
-                       .k_norm = s->has_norm ? to_device(kn, (size_t)hd * 4) : NULL, .eps = 1e-6f, .q_scale = 0.3f,
-                       .cos_sin = cos_sin, .positions = pos, .pages = to_device(pages, sizeof pages),
-                       .q = device_alloc(ROWS * (size_t)(s->n_heads * padded) * 2), .n_rows = ROWS};
+    CHECK_CUDA(qh_cuda_rope_table(cos_sin, to_device(freqs, (size_t)half * sizeof *freqs), pos,
+                                  ROWS, half, 1.25, 0));
+    qh_heads_args a = {
+        .kv = {device_alloc(N_PAGES * page_bytes), page_bytes, LAYER, s->n_kv_heads, hd, padded},
+        .n_heads = s->n_heads,
+        .rope_dim = s->rope_dim,
+        .is_interleaved = s->is_interleaved,
+        .qkv = to_device(qkv, ROWS * (size_t)(n_all * hd) * 4),
+        .bias = s->has_bias ? to_device(bias, (size_t)(n_all * hd) * 4) : NULL,
+        .q_norm = s->has_norm ? to_device(qn, (size_t)hd * 4) : NULL,
+        .k_norm = s->has_norm ? to_device(kn, (size_t)hd * 4) : NULL,
+        .eps = 1e-6f,
+        .q_scale = 0.3f,
+        .cos_sin = cos_sin,
+        .positions = pos,
+        .pages = to_device(pages, sizeof pages),
+        .q = device_alloc(ROWS * (size_t)(s->n_heads * padded) * 2),
+        .n_rows = ROWS};
     CHECK_CUDA(qh_cuda_heads(&a, 0));
-    qh_bf16 *q = qh_alloc0(ROWS * (size_t)(s->n_heads * padded) * 2), *kv = qh_alloc0(N_PAGES * page_bytes);
+    qh_bf16 *q = qh_alloc0(ROWS * (size_t)(s->n_heads * padded) * 2),
+            *kv = qh_alloc0(N_PAGES * page_bytes);
     from_device(q, a.q, ROWS * (size_t)(s->n_heads * padded) * 2);
     from_device(kv, a.kv.base, N_PAGES * page_bytes);
     float *x = floats(hd), *table = floats(2 * (int64_t)s->rope_dim);
@@ -360,7 +401,8 @@ static void check_heads(const head_shape *s)
             const int pair = s->is_interleaved ? i / 2 : i % half;
             const bool is_first = s->is_interleaved ? i % 2 == 0 : i < half;
             table[i] = (float)(cos(positions[r] * freqs[pair]) * 1.25);
-            table[s->rope_dim + i] = (float)(sin(positions[r] * freqs[pair]) * 1.25) * (is_first ? -1 : 1);
+            table[s->rope_dim + i] =
+                (float)(sin(positions[r] * freqs[pair]) * 1.25) * (is_first ? -1 : 1);
         }
         for (int h = 0; h < n_all; h++) {
             const bool is_q = h < s->n_heads, is_v = h >= s->n_heads + s->n_kv_heads;
@@ -368,14 +410,19 @@ static void check_heads(const head_shape *s)
             if (s->has_bias) qh_ref_add(x, bias + (int64_t)h * hd, hd);
             if (s->has_norm && !is_v) qh_ref_rms_norm(x, x, is_q ? qn : kn, hd, 1e-6f);
             if (!is_v) qh_ref_rope(x, table, s->rope_dim, s->is_interleaved);
-            const int kvh = is_v ? h - s->n_heads - s->n_kv_heads : h - s->n_heads, slot = positions[r] % 64;
-            const qh_bf16 *block = kv + ((size_t)pages[r] * page_bytes / 2 + (size_t)(LAYER * s->n_kv_heads + (is_q ? 0 : kvh)) * 2 * 64 * (size_t)padded);
+            const int kvh = is_v ? h - s->n_heads - s->n_kv_heads : h - s->n_heads,
+                      slot = positions[r] % 64;
+            const qh_bf16 *block =
+                kv + ((size_t)pages[r] * page_bytes / 2 +
+                      (size_t)(LAYER * s->n_kv_heads + (is_q ? 0 : kvh)) * 2 * 64 * (size_t)padded);
             for (int i = 0; i < padded; i++) {
-                const qh_bf16 got = is_q ? q[(r * s->n_heads + h) * padded + i]
-                                         : is_v ? block[64 * padded + i * 64 + slot] : block[slot * padded + i];
+                const qh_bf16 got = is_q   ? q[(r * s->n_heads + h) * padded + i]
+                                    : is_v ? block[64 * padded + i * 64 + slot]
+                                           : block[slot * padded + i];
                 const float want = i < hd ? x[i] * (is_q ? 0.3f : 1) : 0;
                 if (!(fabsf(qh_bf16_to_f32(got) - want) <= 0x1p-8f * fabsf(want) + 2e-5f))
-                    print_error("row %d head %d [%d]: %g, want %g\n", r, h, i, qh_bf16_to_f32(got), want);
+                    print_error("row %d head %d [%d]: %g, want %g\n", r, h, i, qh_bf16_to_f32(got),
+                                want);
                 CHECK(fabsf(qh_bf16_to_f32(got) - want) <= 0x1p-8f * fabsf(want) + 2e-5f);
             }
         }
@@ -386,9 +433,10 @@ static void check_heads(const head_shape *s)
 
 TEST(heads_get_bias_norm_and_rotation)
 {
-    const head_shape shapes[] = {{4, 2, 64, 64, true, false, false}, {3, 1, 20, 20, false, true, false},
-                                 {8, 8, 128, 128, false, false, true}, {5, 5, 48, 32, true, true, true},
-                                 {2, 1, 256, 64, false, false, true}, {14, 2, 2, 2, false, true, false}};
+    const head_shape shapes[] = {
+        {4, 2, 64, 64, true, false, false},   {3, 1, 20, 20, false, true, false},
+        {8, 8, 128, 128, false, false, true}, {5, 5, 48, 32, true, true, true},
+        {2, 1, 256, 64, false, false, true},  {14, 2, 2, 2, false, true, false}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_heads(&shapes[i]);
 }
 
@@ -405,7 +453,7 @@ typedef struct {
 typedef struct {
     attn_shape s;
     int padded, n_rows, n_pages, first_page[MAX_SEQS], *pages;
-    float *q, *k, *v;                   /* as stored: q [n_rows][n_heads][hd]; k, v [n_kv][page * 64 + slot][hd] */
+    float *q, *k, *v; /* as stored: q [n_rows][n_heads][hd]; k, v [n_kv][page * 64 + slot][hd] */
     qh_attn_args args;
 } attn_case;
 
@@ -420,7 +468,8 @@ static attn_case attn_make(const attn_shape *s)
     }
     c.pages = qh_alloc0((size_t)c.n_pages * sizeof(int));
     for (int i = 0; i < c.n_pages; i++) c.pages[i] = c.n_pages - 1 - i;
-    const size_t block = 2 * PAGE * (size_t)c.padded, page_bytes = (size_t)s->n_kv_heads * block * 2;
+    const size_t block = 2 * PAGE * (size_t)c.padded,
+                 page_bytes = (size_t)s->n_kv_heads * block * 2;
     qh_bf16 *host = qh_alloc0((size_t)c.n_pages * page_bytes);
     /* Slots behind a sequence's end hold NaNs, columns behind the head's end zeros. */
     memset(host, POISON, (size_t)c.n_pages * page_bytes);
@@ -439,13 +488,19 @@ static attn_case attn_make(const attn_shape *s)
                 const int64_t at = (((int64_t)h * c.n_pages + page) * PAGE + slot) * hd;
                 for (int d = 0; d < c.padded; d++) {
                     b[slot * c.padded + d] = d < hd ? qh_f32_to_bf16(c.k[at + d]) : 0;
-                    b[(PAGE + 0) * c.padded + d * PAGE + slot] = d < hd ? qh_f32_to_bf16(c.v[at + d]) : 0;
-                    if (d < hd) c.k[at + d] = qh_bf16_to_f32(b[slot * c.padded + d]), c.v[at + d] = qh_bf16_to_f32(qh_f32_to_bf16(c.v[at + d]));
+                    b[(PAGE + 0) * c.padded + d * PAGE + slot] =
+                        d < hd ? qh_f32_to_bf16(c.v[at + d]) : 0;
+                    if (d < hd)
+                        c.k[at + d] = qh_bf16_to_f32(b[slot * c.padded + d]),
+                                 c.v[at + d] = qh_bf16_to_f32(qh_f32_to_bf16(c.v[at + d]));
                 }
             }
-    c.args = (qh_attn_args){.kv = {to_device(host, (size_t)c.n_pages * page_bytes), page_bytes, 0, s->n_kv_heads, hd, c.padded},
-                            .n_heads = s->n_heads, .q = bf16_rows(c.q, c.n_rows * s->n_heads, hd, c.padded, false),
-                            .ld_out = qh_padded_dim(s->n_heads * hd) + 8, .pages = to_device(c.pages, (size_t)c.n_pages * sizeof(int))};
+    c.args = (qh_attn_args){.kv = {to_device(host, (size_t)c.n_pages * page_bytes), page_bytes, 0,
+                                   s->n_kv_heads, hd, c.padded},
+                            .n_heads = s->n_heads,
+                            .q = bf16_rows(c.q, c.n_rows * s->n_heads, hd, c.padded, false),
+                            .ld_out = qh_padded_dim(s->n_heads * hd) + 8,
+                            .pages = to_device(c.pages, (size_t)c.n_pages * sizeof(int))};
     free(host);
     return c;
 }
@@ -462,11 +517,13 @@ static qh_bf16 *attn_run(attn_case *c, bool may_be_small)
     const int group = c->s.n_heads / c->s.n_kv_heads;
     int row = 0;
     for (int i = 0; i < c->s.n_seqs; row += c->s.n_rows[i++]) {
-        const int n = c->s.n_rows[i] * group, n_pages = (c->s.n_past[i] + c->s.n_rows[i] + PAGE - 1) / PAGE;
+        const int n = c->s.n_rows[i] * group,
+                  n_pages = (c->s.n_past[i] + c->s.n_rows[i] + PAGE - 1) / PAGE;
         seqs[i] = (qh_attn_seq){row, c->s.n_rows[i], c->s.n_past[i], c->first_page[i]};
         if (may_be_small && n <= QH_ATTN_QUERIES) {
             merges[a.n_merges++] = (qh_attn_merge){i, n_pages, a.max_states};
-            for (int p = 0; p < n_pages; p++, a.max_states += n) small[a.n_small++] = (qh_attn_small){i, p, a.max_states};
+            for (int p = 0; p < n_pages; p++, a.max_states += n)
+                small[a.n_small++] = (qh_attn_small){i, p, a.max_states};
             if (n > a.max_merge_queries) a.max_merge_queries = n;
         } else {
             for (int q = 0; q < n; q += 64) large[a.n_large++] = (qh_attn_large){i, q};
@@ -477,7 +534,8 @@ static qh_bf16 *attn_run(attn_case *c, bool may_be_small)
     a.small = to_device(small, sizeof small);
     a.merges = to_device(merges, sizeof merges);
     a.large = to_device(large, sizeof large);
-    a.states = device_alloc((size_t)c->s.n_kv_heads * (size_t)(a.max_states + 1) * (size_t)(c->padded + 2) * 4);
+    a.states = device_alloc((size_t)c->s.n_kv_heads * (size_t)(a.max_states + 1) *
+                            (size_t)(c->padded + 2) * 4);
     a.out = device_alloc(bytes);
     CHECK_CUDA(qh_cuda_attention(&a, 0));
     qh_bf16 *out = qh_alloc0(bytes);
@@ -491,26 +549,35 @@ static void check_attention(const attn_shape *s)
     qh_bf16 *got = attn_run(&c, true), *large = attn_run(&c, false);
     CHECK(memcmp(got, large, (size_t)c.n_rows * (size_t)c.args.ld_out * 2) == 0);
     const int hd = s->head_dim, group = s->n_heads / s->n_kv_heads;
-    float *want = floats(hd), *k = floats((int64_t)c.n_pages * PAGE * hd), *v = floats((int64_t)c.n_pages * PAGE * hd);
+    float *want = floats(hd), *k = floats((int64_t)c.n_pages * PAGE * hd),
+          *v = floats((int64_t)c.n_pages * PAGE * hd);
     for (int i = 0, row = 0; i < s->n_seqs; i++)
         for (int r = 0; r < s->n_rows[i]; r++, row++)
             for (int h = 0; h < s->n_heads; h++) {
                 const int n_keys = s->n_past[i] + r + 1;
                 for (int t = 0; t < n_keys; t++) {
-                    const int64_t at = (((int64_t)(h / group) * c.n_pages + c.pages[c.first_page[i] + t / PAGE]) * PAGE + t % PAGE) * hd;
+                    const int64_t at =
+                        (((int64_t)(h / group) * c.n_pages + c.pages[c.first_page[i] + t / PAGE]) *
+                             PAGE +
+                         t % PAGE) *
+                        hd;
                     memcpy(k + (int64_t)t * hd, c.k + at, (size_t)hd * 4);
                     memcpy(v + (int64_t)t * hd, c.v + at, (size_t)hd * 4);
                 }
                 /* The kernel's exponent is base 2 and its scale already on q. */
-                qh_ref_attention(want, c.q + ((int64_t)row * s->n_heads + h) * hd, k, v, hd, n_keys, hd, 0.69314718f);
+                qh_ref_attention(want, c.q + ((int64_t)row * s->n_heads + h) * hd, k, v, hd, n_keys,
+                                 hd, 0.69314718f);
                 for (int d = 0; d < hd; d++) {
-                    const float g = qh_bf16_to_f32(got[(int64_t)row * c.args.ld_out + qh_act_place(h * hd + d)]);
+                    const float g = qh_bf16_to_f32(
+                        got[(int64_t)row * c.args.ld_out + qh_act_place(h * hd + d)]);
                     if (!(fabsf(g - want[d]) <= 0x1p-6f))
-                        print_error("hd %d group %d seq %d row %d head %d [%d]: %g, want %g\n", hd, group, i, r, h, d, g, want[d]);
+                        print_error("hd %d group %d seq %d row %d head %d [%d]: %g, want %g\n", hd,
+                                    group, i, r, h, d, g, want[d]);
                     CHECK(fabsf(g - want[d]) <= 0x1p-6f);
                 }
             }
-    free(got), free(large), free(want), free(k), free(v), free(c.q), free(c.k), free(c.v), free(c.pages);
+    free(got), free(large), free(want), free(k), free(v), free(c.q), free(c.k), free(c.v),
+        free(c.pages);
     free_all();
 }
 

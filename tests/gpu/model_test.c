@@ -1,9 +1,10 @@
-/* model_test DIR | FILE.gguf ... - whole models on the GPU, against the ref level of the CPU and against
- * FILE.ref (see tests/golden/make_models.py), and against themselves: one pass, chunks, single tokens,
- * in a crowd and through saved pages have to give the same bits.
+/* model_test DIR | FILE.gguf ... - whole models on the GPU, against the ref level of the CPU and
+ * against FILE.ref (see tests/golden/make_models.py), and against themselves: one pass, chunks,
+ * single tokens, in a crowd and through saved pages have to give the same bits.
  *
- * Prints a line a model: mean KL in nats, rows whose best token differs although the reference's best two
- * lie more than 0.5 nat apart, and whether bits were equal. Exit 1 when something is off, 77 without a GPU. */
+ * Prints a line a model: mean KL in nats, rows whose best token differs although the reference's
+ * best two lie more than 0.5 nat apart, and whether bits were equal. Exit 1 when something is
+ * off, 77 without a GPU. */
 #include "base/mem.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
@@ -14,14 +15,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_PAGES = 24, MAX_SEQS = 6, MAX_ROWS = 512, MAX_CONTEXT = 1024, SEQ_PAGES = 4, MAX_TOKENS = SEQ_PAGES * QH_PAGE_TOKENS };
+enum {
+    N_PAGES = 24,
+    MAX_SEQS = 6,
+    MAX_ROWS = 512,
+    MAX_CONTEXT = 1024,
+    SEQ_PAGES = 4,
+    MAX_TOKENS = SEQ_PAGES * QH_PAGE_TOKENS
+};
 
-/* Mean KL against the CPU's ref level, whose activations are float: the bar for bf16 activations. These
- * random models are narrow, 256 wide and less: roundings average out less than in real ones. */
+/* Mean KL against the CPU's ref level, whose activations are float: the bar for bf16 activations.
+ * These random models are narrow, 256 wide and less: roundings average out less than in real
+ * ones. */
 static const double max_kl = 5e-4;
 
-static const qh_backend_limits limits = {.n_pages = N_PAGES, .max_rows = MAX_ROWS, .max_seqs = MAX_SEQS,
-                                         .max_outputs = MAX_ROWS, .max_context = MAX_CONTEXT};
+static const qh_backend_limits limits = {.n_pages = N_PAGES,
+                                         .max_rows = MAX_ROWS,
+                                         .max_seqs = MAX_SEQS,
+                                         .max_outputs = MAX_ROWS,
+                                         .max_context = MAX_CONTEXT};
 
 typedef struct {
     int n, n_vocab;
@@ -36,7 +48,9 @@ static reference read_reference(const char *gguf_path, int n_vocab)
     snprintf(path, sizeof path, "%.*s.ref", (int)(strlen(gguf_path) - 5), gguf_path);
     FILE *f = fopen(path, "rb");
     int32_t head[2] = {0, 0};
-    if (f && fread(head, 4, 2, f) == 2 && head[0] > 0 && head[0] <= MAX_TOKENS && head[1] == n_vocab) r.n = head[0];
+    if (f && fread(head, 4, 2, f) == 2 && head[0] > 0 && head[0] <= MAX_TOKENS &&
+        head[1] == n_vocab)
+        r.n = head[0];
     const size_t n = (size_t)r.n, n_logits = n * (size_t)n_vocab;
     r.ids = qh_alloc0(n * sizeof *r.ids);
     if (head[0] == r.n && head[1] == n_vocab) {
@@ -47,7 +61,8 @@ static reference read_reference(const char *gguf_path, int n_vocab)
         }
     }
     if (!r.logits)
-        for (int i = 0; i < r.n; i++) r.ids[i] = (int32_t)(((uint32_t)i * 2654435761u >> 7) % (uint32_t)n_vocab);
+        for (int i = 0; i < r.n; i++)
+            r.ids[i] = (int32_t)(((uint32_t)i * 2654435761u >> 7) % (uint32_t)n_vocab);
     if (f) fclose(f);
     return r;
 }
@@ -82,18 +97,27 @@ static void step_of(qh_backend *b, sequence **seqs, const int *counts, int n_seq
     int32_t tokens[MAX_ROWS];
     int outputs[MAX_ROWS], n_rows = 0;
     for (int s = 0; s < n_seqs; s++) {
-        ss[s] = (qh_step_seq){.first_row = n_rows, .n_rows = counts[s], .n_past = seqs[s]->n_done, .pages = seqs[s]->pages};
+        ss[s] = (qh_step_seq){.first_row = n_rows,
+                              .n_rows = counts[s],
+                              .n_past = seqs[s]->n_done,
+                              .pages = seqs[s]->pages};
         for (int i = 0; i < counts[s]; i++, n_rows++) {
             outputs[n_rows] = n_rows;
             tokens[n_rows] = seqs[s]->ids[seqs[s]->n_done + i];
         }
     }
-    const qh_step step = {.n_rows = n_rows, .n_seqs = n_seqs, .n_outputs = n_rows, .tokens = tokens, .seqs = ss, .output_rows = outputs};
+    const qh_step step = {.n_rows = n_rows,
+                          .n_seqs = n_seqs,
+                          .n_outputs = n_rows,
+                          .tokens = tokens,
+                          .seqs = ss,
+                          .output_rows = outputs};
     const float *logits;
     qh_err err = {0};
     if (b->ops->submit(b, &step, &err) || b->ops->wait(b, &logits, &err)) die("step", &err);
     for (int s = 0; s < n_seqs; s++) {
-        const size_t n = (size_t)counts[s] * (size_t)seqs[s]->n_vocab, at = (size_t)seqs[s]->n_done * (size_t)seqs[s]->n_vocab;
+        const size_t n = (size_t)counts[s] * (size_t)seqs[s]->n_vocab,
+                     at = (size_t)seqs[s]->n_done * (size_t)seqs[s]->n_vocab;
         memcpy(seqs[s]->logits + at, logits, n * sizeof *logits);
         logits += n;
         seqs[s]->n_done += counts[s];
@@ -112,7 +136,7 @@ static void run_in_chunks(qh_backend *b, sequence *s, int chunk, int end)
 
 typedef struct {
     double kl;                          /* mean over rows */
-    int n_differ, n_near;               /* rows with another best token: clearly, or at a near-tie */
+    int n_differ, n_near; /* rows with another best token: clearly, or at a near-tie */
 } distance;
 
 static double log_sum(const float *x, int n)
@@ -141,8 +165,10 @@ static distance compare(const float *want, const float *got, int n_rows, int n_v
     for (int r = 0; r < n_rows; r++, want += n_vocab, got += n_vocab) {
         const double lw = log_sum(want, n_vocab), lg = log_sum(got, n_vocab);
         double gap, unused;
-        for (int i = 0; i < n_vocab; i++) d.kl += exp(want[i] - lw) * (want[i] - lw - (got[i] - lg)) / n_rows;
-        if (best_of(want, n_vocab, &gap) != best_of(got, n_vocab, &unused)) gap > 0.5 ? d.n_differ++ : d.n_near++;
+        for (int i = 0; i < n_vocab; i++)
+            d.kl += exp(want[i] - lw) * (want[i] - lw - (got[i] - lg)) / n_rows;
+        if (best_of(want, n_vocab, &gap) != best_of(got, n_vocab, &unused))
+            gap > 0.5 ? d.n_differ++ : d.n_near++;
     }
     return d;
 }
@@ -201,8 +227,11 @@ static bool moved_pages_agree(qh_backend *b, const reference *r, const sequence 
     for (int i = 0; i * QH_PAGE_TOKENS < s.n_done; i++) {
         const qh_page from = s.pages[i], to = (from + 1) % N_PAGES;
         const int n = s.n_done - i * QH_PAGE_TOKENS;
-        if (i == 0 && b->ops->copy_page(b, to, from, n < QH_PAGE_TOKENS ? n : QH_PAGE_TOKENS, &err)) die("copy_page", &err);
-        if (i > 0 && (b->ops->read_page(b, host, from, &err) || b->ops->write_page(b, to, host, &err))) die("move", &err);
+        if (i == 0 && b->ops->copy_page(b, to, from, n < QH_PAGE_TOKENS ? n : QH_PAGE_TOKENS, &err))
+            die("copy_page", &err);
+        if (i > 0 &&
+            (b->ops->read_page(b, host, from, &err) || b->ops->write_page(b, to, host, &err)))
+            die("move", &err);
         s.pages[i] = to;
     }
     run_in_chunks(b, &s, 1, r->n);
@@ -272,11 +301,14 @@ static bool run_model(const char *path)
     const bool chunks = chunks_agree(gpu, &r, &whole), crowd = crowd_agrees(gpu, &r, &whole),
                moved = moved_pages_agree(gpu, &r, &whole), refuses = refuses_bad_steps(gpu);
     /* NaN is no small KL. */
-    const bool ok = d.kl < max_kl && file.kl < max_kl && !d.n_differ && !file.n_differ && chunks && crowd && moved && refuses;
+    const bool ok = d.kl < max_kl && file.kl < max_kl && !d.n_differ && !file.n_differ && chunks &&
+                    crowd && moved && refuses;
     const char *name = strrchr(path, '/');
-    printf("%-4s %-22s KL cpu %.2e file %.2e  best differs %d (%d near-ties) of %d  chunks %s crowd %s moved %s refusals %s\n",
-           ok ? "ok" : "FAIL", name ? name + 1 : path, d.kl, file.kl, d.n_differ, d.n_near, r.n, chunks ? "=" : "DIFFER",
-           crowd ? "=" : "DIFFER", moved ? "=" : "DIFFER", refuses ? "ok" : "WRONG");
+    printf("%-4s %-22s KL cpu %.2e file %.2e  best differs %d (%d near-ties) of %d  chunks %s "
+           "crowd %s moved %s refusals %s\n",
+           ok ? "ok" : "FAIL", name ? name + 1 : path, d.kl, file.kl, d.n_differ, d.n_near, r.n,
+           chunks ? "=" : "DIFFER", crowd ? "=" : "DIFFER", moved ? "=" : "DIFFER",
+           refuses ? "ok" : "WRONG");
     fflush(stdout);
     qh_backend_close(gpu);
     qh_backend_close(cpu);
