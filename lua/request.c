@@ -163,6 +163,9 @@ void qh_request_start(qh_app *app, qh_exchange *x)
     qh_vm_privileged_end(app->vm);
     qh_exchange_watch(x, &EXCHANGE_OPS, r->box);
     const qh_lua_opts *o = &app->lua->opts;
-    qh_task_limits limits = {.cpu_us = o->cpu_us, .slice_us = o->slice_us, .heap_bytes = o->heap_bytes};
+    qh_task_limits limits = qh_task_limits_default;
+    limits.cpu_us = o->cpu_us;
+    limits.slice_us = o->slice_us;
+    limits.heap_bytes = o->heap_bytes;
     run_task(r, 2, &limits);
 }

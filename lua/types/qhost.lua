@@ -20,8 +20,9 @@
 --- with, and a file that does not load changes nothing.
 ---
 --- **Limits.** A request may use 100 ms of CPU between two waits and 64 MB. Beyond that it ends with a
---- 500 whose code is "script_timeout" or "script_memory"; pcall does not catch these ends. A client that
---- leaves ends its request too; `local x <close>` variables are closed in every case.
+--- 500 whose code is "script_timeout" or "script_memory"; pcall does not catch these ends. Others get their
+--- turn after 2 ms at most; a function that cannot be left meanwhile (table.sort, JSON, what C calls back) may
+--- take 25 ms. A client that leaves ends its request too; `local x <close>` variables are closed in every case.
 ---
 --- **Gone** from Lua: io, debug, package, dofile, loadfile, string.dump, bytecode, __gc, global variables,
 --- and of os all but time, clock, date and difftime. `require` finds modules in the app's folder and
@@ -147,7 +148,8 @@ local Request = {}
 ---@return string
 function Request:text() end
 
---- The body as JSON (waits); anything else ends the request with a 400. null is qh.json.null.
+--- The body as JSON (waits); anything else ends the request with a 400, and what cannot be decoded in 25 ms
+--- of CPU (some megabytes of small values) with a 413. null is qh.json.null.
 ---@return any
 function Request:json() end
 

@@ -92,6 +92,20 @@ static void set_shape(shape_list *s, const shape *of)
     lua_setmetatable(L, -2);
 }
 
+/* The empty lists of a document share a metatable too. */
+static void mark_empty_array(shape_list *s)
+{
+    lua_State *L = s->L;
+    if (lua_rawgeti(L, s->shapes_at, MAX_SHAPES + 1) == LUA_TNIL) {
+        lua_pop(L, 1);
+        qh_json_mark_array(L);
+        lua_getmetatable(L, -1);
+        lua_rawseti(L, s->shapes_at, MAX_SHAPES + 1);
+        return;
+    }
+    lua_setmetatable(L, -2);
+}
+
 /* An object under construction: table at obj_at, its key order in the shape, or, once that is full
  * or a key does not compare by pointer, in a list at obj_at + 1. */
 typedef struct {
@@ -268,7 +282,7 @@ static qh_status decode_string(decoder *d)
         if (!n) return fail_at(d, d->at, "invalid UTF-8");
         d->at += n;
     }
-    qh_steps_take(d->L, &d->steps, (size_t)(d->at - from) / 8);
+    d->steps.left -= (int)((d->at - from) / 8 < QH_STEPS_A_LOOK ? (d->at - from) / 8 : QH_STEPS_A_LOOK);
     if (has_escape) {
         qh_str_append(d->scratch, from, (size_t)(d->at - from));
         lua_pushlstring(d->L, d->scratch->data, d->scratch->len);
@@ -331,7 +345,7 @@ static qh_status decode_array(decoder *d)
     skip_space(d);
     if (d->at < d->end && *d->at == ']') {
         d->at++;
-        qh_json_mark_array(L);
+        mark_empty_array(&d->shapes);
         return QH_OK;
     }
     for (lua_Integer i = 1;; i++) {
@@ -391,7 +405,8 @@ static qh_status decode_value(decoder *d)
     if (d->at == d->end) return fail_at(d, d->at, "unexpected end");
     if (d->depth >= QH_JSON_MAX_DEPTH) return fail_at(d, d->at, "nested too deep");
     luaL_checkstack(d->L, 12, NULL);
-    qh_steps_take(d->L, &d->steps, 8);
+    if ((d->steps.left -= 8) <= 0 && qh_steps_are_over(d->L, &d->steps))
+        return qh_fail(d->err, QH_ELIMIT, "it takes too long to decode");
     qh_status st = QH_OK;
     d->depth++;
     switch (*d->at) {
@@ -801,7 +816,7 @@ static void push_jansson(lua_State *L, const json_t *v, shape_list *shapes, int 
             push_jansson(L, json_array_get(v, i), shapes, depth + 1);
             lua_rawseti(L, -2, (lua_Integer)i + 1);
         }
-        if (!json_array_size(v)) qh_json_mark_array(L);
+        if (!json_array_size(v)) mark_empty_array(shapes);
         break;
     case JSON_STRING: lua_pushlstring(L, json_string_value(v), json_string_length(v)); break;
     case JSON_INTEGER: lua_pushinteger(L, json_integer_value(v)); break;

@@ -68,7 +68,6 @@ qh_status qh_vm_new(qh_vm **out, const qh_vm_opts *opts, qh_err *err)
     vm->opts.app_dir = vm->app_dir = opts->app_dir ? qh_strdup(opts->app_dir) : NULL;
     vm->opts.lib_dir = vm->lib_dir = opts->lib_dir ? qh_strdup(opts->lib_dir) : NULL;
     vm->max_bytes = opts->max_bytes ? opts->max_bytes : DEFAULT_VM_BYTES;
-    vm->ready_tail = &vm->ready_first;
 
     qh_vm_privileged_begin(vm);
     vm->L = lua_newstate(vm_alloc, vm);

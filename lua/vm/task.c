@@ -14,7 +14,7 @@ enum {
 };
 
 const qh_task_limits qh_task_limits_default = {
-    .cpu_us = 100000, .slice_us = 2000, .heap_bytes = 64 << 20};
+    .cpu_us = 100000, .slice_us = 2000, .call_us = 25000, .heap_bytes = 64 << 20};
 
 typedef enum { READY, RUNNING, PARKED, ENDING } task_state;
 
@@ -24,9 +24,12 @@ struct qh_task {
     int ref;                    /* anchors L in the registry */
     int n_args;                 /* for the first resume: the function and its arguments */
     task_state state;
-    bool is_queued, is_woken;   /* woken: between a park and the moment its slice has ended */
+    qh_task_queue *queue;       /* that it stands in; NULL: none */
+    bool is_woken;              /* between a park and the moment its slice has ended */
     bool has_failed;            /* its function raised; the record is its only result */
     bool is_deep;               /* calls were nested deep when memory was refused */
+    int64_t stuck_since_us;     /* of cpu_us: when this slice was found to be over where it cannot end; 0: not */
+    bool is_stuck;              /* it ran out of CPU there */
     bool is_raised;             /* the reason it dies for has been raised */
     qh_task_end dying;          /* QH_TASK_OK: it lives */
     int64_t cpu_us;             /* since the last wait */
@@ -95,7 +98,9 @@ static const char *reason_of(const qh_task *t)
 {
     switch (t->dying) {
     case QH_TASK_CANCELLED: return "cancelled";
-    case QH_TASK_CPU: return "the script ran too long without waiting";
+    case QH_TASK_CPU:
+        return t->is_stuck ? "the script ran too long inside a function that cannot be interrupted"
+                           : "the script ran too long without waiting";
     case QH_TASK_MEMORY:
         return t->is_deep ? "stack overflow: calls nested until memory was gone" : "the script used too much memory";
     default: return "not enough memory";
@@ -169,6 +174,13 @@ static void overrun(lua_State *L)
     } else if (can_yield(vm, L)) {
         vm->yield_kind = QH_YIELD_SLICE;
         lua_yield(L, 0);
+    } else if (!t->stuck_since_us) {
+        t->stuck_since_us = used;
+    } else if (!t->dying && t->limits.call_us && vm->opts.loop && used - t->stuck_since_us >= t->limits.call_us) {
+        die(t, QH_TASK_CPU);                    /* the others wait: nobody may hold them for long */
+        t->is_stuck = true;
+        t->grace_end_us = used + GRACE_US;
+        raise(L, t, 0);
     }
 }
 
@@ -179,9 +191,10 @@ static int64_t look(lua_State *L, qh_steps *s)
 {
     qh_vm *vm = qh_vm_of(L);
     s->left = QH_STEPS_A_LOOK;
-    if (!vm->opts.budget || !vm->running || !vm->running->limits.cpu_us) return -1;
-    int64_t used = qh_budget_used(vm->opts.budget);
-    if (!s->end_us) s->end_us = used + s->limit_us;
+    if (!vm->opts.budget || !vm->running) return -1;
+    const qh_task_limits *l = &vm->running->limits;
+    int64_t used = qh_budget_used(vm->opts.budget), limit = s->limit_us ? s->limit_us : l->call_us;
+    if (!s->end_us) s->end_us = l->call_us ? used + limit : INT64_MAX;
     s->used_us = used;
     return used;
 }
@@ -197,7 +210,7 @@ void qh_steps_look(lua_State *L, qh_steps *s)
     int64_t used = look(L, s);
     if (used < 0) return;
     qh_task *t = qh_task_running(L);
-    if (!t->dying && t->cpu_us + used >= t->limits.cpu_us) {
+    if (!t->dying && t->limits.cpu_us && t->cpu_us + used >= t->limits.cpu_us) {
         die(t, QH_TASK_CPU);
         t->grace_end_us = t->cpu_us + used + GRACE_US;
         raise(L, t, 1);
@@ -316,14 +329,22 @@ qh_task *qh_task_new(qh_vm *vm, int n_args, const qh_task_limits *limits, const 
     return t;
 }
 
-static void unlink_ready(qh_task *t)
+static void leave_queue(qh_task *t)
 {
-    if (!t->is_queued) return;
-    qh_task **at = &t->vm->ready_first;
-    while (*at != t) at = &(*at)->next_ready;
+    qh_task_queue *q = t->queue;
+    if (!q) return;
+    qh_task **at = &q->first, *before = NULL;
+    for (; *at != t; at = &(*at)->next_ready) before = *at;
     *at = t->next_ready;
-    if (t->vm->ready_tail == &t->next_ready) t->vm->ready_tail = at;
-    t->is_queued = false;
+    if (q->last == t) q->last = before;
+    t->queue = NULL;
+}
+
+static qh_task *take_first(qh_task_queue *q)
+{
+    qh_task *t = q->first;
+    if (t) leave_queue(t);
+    return t;
 }
 
 static void finish(qh_task *t, int status, int n_results)
@@ -333,7 +354,7 @@ static void finish(qh_task *t, int status, int n_results)
     if (status || t->has_failed) end = t->dying ? t->dying : QH_TASK_FAILED;
     t->state = ENDING;
     close_scope(t);
-    unlink_ready(t);
+    leave_queue(t);
     qh_vm_privileged_begin(vm);
     if (status) {                               /* not even the handler could run */
         lua_resetthread(t->L);
@@ -363,15 +384,16 @@ static void finish(qh_task *t, int status, int n_results)
 
 static void run_turn(void *arg);
 
-static void make_ready(qh_task *t)
+static void make_ready(qh_task *t, qh_task_queue *q)
 {
     qh_vm *vm = t->vm;
     t->state = READY;
-    if (t->is_queued) return;
-    t->is_queued = true;
+    if (t->queue) return;
+    t->queue = q;
     t->next_ready = NULL;
-    *vm->ready_tail = t;
-    vm->ready_tail = &t->next_ready;
+    if (q->last) q->last->next_ready = t;
+    else q->first = t;
+    q->last = t;
     if (!vm->opts.loop || vm->is_turn_due) return;
     vm->is_turn_due = true;
     qh_loop_defer(vm->opts.loop, run_turn, vm);
@@ -386,6 +408,7 @@ static void run_slice(qh_task *t)
     t->n_args = 0;
     t->state = RUNNING;
     t->is_woken = false;
+    t->stuck_since_us = 0;
     vm->running = t;
     if (b) qh_budget_begin(b, t->L, t->limits.slice_us, overrun);
     if (b && t->dying && !t->is_raised) qh_budget_arm(b);   /* it was cut off in plain Lua code */
@@ -400,29 +423,32 @@ static void run_slice(qh_task *t)
     t->cpu_us += used;
     if (status != LUA_YIELD) {
         finish(t, status, n_results);
-    } else if (vm->yield_kind == QH_YIELD_SLICE || t->is_woken || t->dying) {
-        make_ready(t);
+    } else if (vm->yield_kind == QH_YIELD_SLICE) {
+        make_ready(t, &vm->cut_off);
+    } else if (t->is_woken || t->dying) {
+        make_ready(t, &vm->woken);
     } else {
         t->state = PARKED;
         t->cpu_us = 0;
     }
 }
 
+/* Who waited and was woken runs first, in order; then one of those who were cut off. So a request that
+ * spins delays the others by one slice, however many spin. */
 static void run_turn(void *arg)
 {
     qh_vm *vm = arg;
     vm->is_turn_due = false;
     int64_t until_us = qh_now_us() + TURN_US;
-    qh_task *last = NULL;                       /* those made ready from now on wait for the next turn */
-    for (qh_task *t = vm->ready_first; t; t = t->next_ready) last = t;
-    while (vm->ready_first) {
-        qh_task *t = vm->ready_first;
+    qh_task *last = vm->woken.last;             /* those woken from now on wait for the next turn */
+    for (qh_task *t; (t = take_first(&vm->woken));) {
         bool is_last = t == last;
-        unlink_ready(t);
         run_slice(t);
         if (is_last || qh_now_us() >= until_us) break;
     }
-    if (vm->ready_first && !vm->is_turn_due) {
+    qh_task *spinner = take_first(&vm->cut_off);
+    if (spinner) run_slice(spinner);
+    if ((vm->woken.first || vm->cut_off.first) && !vm->is_turn_due) {
         vm->is_turn_due = true;
         qh_loop_defer(vm->opts.loop, run_turn, vm);
     }
@@ -430,7 +456,7 @@ static void run_turn(void *arg)
 
 void qh_task_start(qh_task *t)
 {
-    if (t->vm->running) make_ready(t);          /* slices do not nest */
+    if (t->vm->running) make_ready(t, &t->vm->woken);   /* slices do not nest */
     else run_slice(t);
 }
 
@@ -443,7 +469,7 @@ void qh_task_run(qh_task *t)
 
 void qh_task_wake(qh_task *t)
 {
-    if (t->state == PARKED) make_ready(t);
+    if (t->state == PARKED) make_ready(t, &t->vm->woken);
     else if (t->state == RUNNING) t->is_woken = true;
 }
 
@@ -470,11 +496,7 @@ void qh_tasks_end_all(qh_vm *vm)
             next = t->next;
             qh_task_cancel(t);
         }
-        while (vm->ready_first) {
-            qh_task *t = vm->ready_first;
-            unlink_ready(t);
-            run_slice(t);
-        }
+        for (qh_task *t; (t = take_first(&vm->woken)) || (t = take_first(&vm->cut_off));) run_slice(t);
     }
     while (vm->tasks) finish(vm->tasks, LUA_ERRRUN, 0);
     if (vm->is_turn_due) qh_loop_undefer(vm->opts.loop, run_turn, vm);

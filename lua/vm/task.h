@@ -22,10 +22,11 @@
 typedef struct {
     int64_t cpu_us;             /* between two waits; 0: no limit */
     int64_t slice_us;           /* before others get their turn */
+    int64_t call_us;            /* within a C function that cannot be left, such as table.sort; 0: no limit */
     int64_t heap_bytes;         /* net of what it allocates; 0: no limit */
     bool is_pure;               /* it may not wait for the outside: an app that loads */
 } qh_task_limits;
-extern const qh_task_limits qh_task_limits_default;     /* 100 ms, 2 ms, 64 MiB */
+extern const qh_task_limits qh_task_limits_default;     /* 100 ms, 2 ms, 25 ms, 64 MiB */
 
 typedef enum {
     QH_TASK_OK,
@@ -79,15 +80,15 @@ int      qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFun
  *     qh_steps s = qh_steps_begin("string.find");  ...  qh_steps_take(L, &s, n); */
 typedef struct {
     const char *what;
-    int64_t limit_us;           /* 25 ms */
+    int64_t limit_us;           /* 0: the task's call_us */
     int64_t end_us;             /* of qh_budget_used; 0: the clock was not looked at yet */
     int64_t used_us;            /* of the slice, at the last look */
     int left;                   /* until the next */
 } qh_steps;
-enum { QH_STEPS_A_LOOK = 4096, QH_STEPS_LIMIT_US = 25000 };
+enum { QH_STEPS_A_LOOK = 4096 };
 static inline qh_steps qh_steps_begin(const char *what)
 {
-    return (qh_steps){what, QH_STEPS_LIMIT_US, 0, 0, QH_STEPS_A_LOOK};
+    return (qh_steps){what, 0, 0, 0, QH_STEPS_A_LOOK};
 }
 void     qh_steps_look(lua_State *L, qh_steps *s);
 bool     qh_steps_are_over(lua_State *L, qh_steps *s);      /* the same without raising */

@@ -24,6 +24,10 @@ typedef struct {
     uint16_t n_protected;       /* pcalls at work */
 } qh_coro_mark;
 
+typedef struct {
+    qh_task *first, *last;      /* linked by next_ready */
+} qh_task_queue;
+
 struct qh_vm {
     lua_State *L;
     qh_vm_opts opts;
@@ -39,8 +43,9 @@ struct qh_vm {
 
     qh_task *tasks;             /* all of them */
     int n_tasks;
-    qh_task *ready_first, **ready_tail;
-    bool is_turn_due;           /* run_ready has been deferred */
+    qh_task_queue woken;        /* something they waited for has come: these go first */
+    qh_task_queue cut_off;      /* their slice was over: one of them a turn */
+    bool is_turn_due;           /* run_turn has been deferred */
 
     qh_str scratch;
 

@@ -95,6 +95,15 @@ def test_json_comes_back_as_it_was_sent(host):
     assert "line 1, column 2" in error_of(host.post("/echo", b"{"))["message"]
 
 
+def test_a_body_that_takes_too_long_to_decode_is_a_413():
+    app = "local qh = require 'qhost' local app = qh.app() app:post('/', function(req, res) return res:json(#req:json()) end) return app"
+    with Host(app) as h:
+        h.wait_log("app.loaded")
+        assert h.post("/", b"[" + b"1," * 300_000 + b"1]").body == b"300001"
+        r = h.post("/", b'["' + b'","'.join([b"\\n" * 50_000] * 300) + b'"]')
+        assert (r.status, error_of(r)["code"]) == (413, "body_too_complex")
+
+
 def test_bodies_have_limits(host):
     assert host.post("/small", b"x" * 10).body == b"x" * 10
     assert host.post("/small", b"x" * 11).status == 413
