@@ -262,7 +262,7 @@ static qh_status decode_escape(decoder *d)
 /* Behind the opening quote. Pushes the string. */
 static qh_status decode_string(decoder *d)
 {
-    const char *from = d->at;
+    const char *begin = d->at, *from = begin;
     bool has_escape = false;
     qh_str_clear(d->scratch);
     for (;;) {
@@ -282,7 +282,8 @@ static qh_status decode_string(decoder *d)
         if (!n) return fail_at(d, d->at, "invalid UTF-8");
         d->at += n;
     }
-    d->steps.left -= (int)((d->at - from) / 8 < QH_STEPS_A_LOOK ? (d->at - from) / 8 : QH_STEPS_A_LOOK);
+    ptrdiff_t n_steps = (d->at - begin) / 8;
+    d->steps.left -= n_steps < QH_STEPS_A_LOOK ? (int)n_steps : QH_STEPS_A_LOOK;
     if (has_escape) {
         qh_str_append(d->scratch, from, (size_t)(d->at - from));
         lua_pushlstring(d->L, d->scratch->data, d->scratch->len);
