@@ -429,6 +429,9 @@ static double resident_bytes(void)
 
 TEST(resident_memory_is_the_plan_after_opening_and_after_use)
 {
+#ifdef __SANITIZE_THREAD__
+    SKIP("the thread sanitizer keeps a shadow of all memory");
+#endif
     tiny_shape shape = llama;
     shape.n_vocab = 4000;
     tiny_model m = tiny_make(shape, 28);
