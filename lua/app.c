@@ -64,7 +64,8 @@ static void fail_load(qh_err *err, qh_task_end end, lua_State *L)
     if (end == QH_TASK_CPU)
         qh_fail(err, QH_ELIMIT, "%s (loading may take %d ms)", message, LOAD_CPU_US / 1000);
     else
-        qh_fail(err, end == QH_TASK_CANCELLED ? QH_ECANCELED : QH_ESCRIPT, "%s", message ? message : "error");
+        qh_fail(err, end == QH_TASK_CANCELLED ? QH_ECANCELED : QH_ESCRIPT, "%s",
+                message ? message : "error");
     lua_pop(L, 1);
 }
 
@@ -93,9 +94,14 @@ qh_status qh_app_new(qh_app **out, qh_lua *lua, qh_err *err)
     *out = NULL;
     qh_app *app = qh_new0(qh_app);
     app->lua = lua;
-    qh_vm_opts opts = {.max_bytes = VM_HEAPS * (size_t)lua->opts.heap_bytes, .app_dir = lua->app_dir,
-                       .lib_dir = lua->opts.lib_dir, .loop = lua->opts.loop, .budget = lua->budget,
-                       .workers = lua->workers, .bind = qh_bind_host, .host = app};
+    qh_vm_opts opts = {.max_bytes = VM_HEAPS * (size_t)lua->opts.heap_bytes,
+                       .app_dir = lua->app_dir,
+                       .lib_dir = lua->opts.lib_dir,
+                       .loop = lua->opts.loop,
+                       .budget = lua->budget,
+                       .workers = lua->workers,
+                       .bind = qh_bind_host,
+                       .host = app};
     qh_status st = qh_vm_new(&app->vm, &opts, err);
     if (st) {
         qh_free(app);

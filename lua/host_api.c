@@ -52,7 +52,8 @@ static void retire(qh_lua *lua, qh_app *app)
 
 void qh_lua_request_over(qh_app *app)
 {
-    if (app->is_retired && !app->n_requests) qh_loop_defer(app->lua->opts.loop, free_retired, app->lua);
+    if (app->is_retired && !app->n_requests)
+        qh_loop_defer(app->lua->opts.loop, free_retired, app->lua);
 }
 
 static int count_apps(const qh_lua *lua)
@@ -94,8 +95,8 @@ static void tell_failure(qh_lua *lua, const qh_app *app, const char *message)
 {
     char *excerpt = excerpt_of(lua, message);
     qh_error("app.failed", "gen=%d serving=%d error=\"%s\"%s%s%s", app->number,
-             lua->serving ? lua->serving->number : 0, message, excerpt ? " line=\"" : "", excerpt ? excerpt : "",
-             excerpt ? "\"" : "");
+             lua->serving ? lua->serving->number : 0, message, excerpt ? " line=\"" : "",
+             excerpt ? excerpt : "", excerpt ? "\"" : "");
     qh_free(excerpt);
 }
 
@@ -104,7 +105,8 @@ static void append_missing(qh_str *out, const char *key, const qh_app *of, const
     bool is_first = true;
     for (int i = 0; i < of->n_routes; i++) {
         bool is_there = false;
-        for (int k = 0; k < in->n_routes; k++) is_there |= strcmp(of->routes[i], in->routes[k]) == 0;
+        for (int k = 0; k < in->n_routes; k++)
+            is_there |= strcmp(of->routes[i], in->routes[k]) == 0;
         if (is_there) continue;
         qh_str_appendf(out, "%s%s", is_first ? key : ", ", of->routes[i]);
         is_first = false;
@@ -146,7 +148,7 @@ static void count_load(const char *labels)
 void qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err)
 {
     if (lua->loading == app) lua->loading = NULL;
-    if (app->is_retired) return;                /* given up: a newer load is under way, or the end */
+    if (app->is_retired) return; /* given up: a newer load is under way, or the end */
     watch_files(lua, app);
     qh_free(lua->last_error);
     lua->last_error = err ? qh_strdup(err->msg) : NULL;
@@ -181,7 +183,9 @@ void qh_lua_load(qh_lua *lua)
     give_up_load(lua);
     lua->is_load_wanted = count_apps(lua) >= MAX_GENERATIONS;
     if (lua->is_load_wanted) {
-        qh_warn("app.pending", "generations=%d a change waits until one of them has ended its requests", count_apps(lua));
+        qh_warn("app.pending",
+                "generations=%d a change waits until one of them has ended its requests",
+                count_apps(lua));
         return;
     }
     qh_status st = qh_app_new(&app, lua, &err);
@@ -209,7 +213,9 @@ void qh_lua_on_request(qh_lua *lua, qh_exchange *x)
         return;
     }
     qh_http_field field = {"Retry-After", "1"};
-    qh_exchange_reply_error(x, 503, "not_ready", lua->last_error ? "the app does not load" : "the app is loading", &field, 1);
+    qh_exchange_reply_error(x, 503, "not_ready",
+                            lua->last_error ? "the app does not load" : "the app is loading",
+                            &field, 1);
     qh_exchange_unref(x);
 }
 
@@ -217,7 +223,8 @@ void qh_lua_on_events(qh_lua *lua, qh_engine *engine) { qh_generation_poll(lua, 
 
 qh_lua_state qh_lua_get_state(const qh_lua *lua)
 {
-    qh_lua_state s = {.generation = lua->serving ? lua->serving->number : 0, .is_loading = lua->loading != NULL,
+    qh_lua_state s = {.generation = lua->serving ? lua->serving->number : 0,
+                      .is_loading = lua->loading != NULL,
                       .last_error = lua->last_error};
     for (const qh_app *a = lua->apps; a; a = a->next) {
         s.n_generations++;
@@ -245,8 +252,11 @@ static qh_status open_parts(qh_lua *lua, qh_err *err)
 {
     qh_status st = qh_budget_new(&lua->budget, err);
     if (!st) st = qh_waker_new(&lua->worker_waker, lua->opts.loop, poll_workers, lua, err);
-    if (!st) st = qh_workers_new(&lua->workers, N_WORKERS, MAX_JOBS, qh_waker_wakeup(lua->worker_waker), err);
-    if (!st && lua->opts.is_watching) st = qh_watcher_new(&lua->watcher, lua->opts.loop, on_files_changed, lua, err);
+    if (!st)
+        st = qh_workers_new(&lua->workers, N_WORKERS, MAX_JOBS, qh_waker_wakeup(lua->worker_waker),
+                            err);
+    if (!st && lua->opts.is_watching)
+        st = qh_watcher_new(&lua->watcher, lua->opts.loop, on_files_changed, lua, err);
     return st;
 }
 
@@ -255,7 +265,8 @@ qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
     *out = NULL;
     char real[PATH_MAX];
     if (!realpath(opts->app_path, real))
-        return qh_fail(err, errno == ENOENT ? QH_ENOTFOUND : QH_EIO, "%s: %s", opts->app_path, strerror(errno));
+        return qh_fail(err, errno == ENOENT ? QH_ENOTFOUND : QH_EIO, "%s: %s", opts->app_path,
+                       strerror(errno));
     qh_lua *lua = qh_new0(qh_lua);
     qh_lua_opts *o = &lua->opts;
     *o = *opts;
@@ -327,21 +338,26 @@ static char *list_app(const qh_app *app)
 {
     qh_str out = {0};
     for (int i = 0; i < app->n_routes; i++) qh_str_appendf(&out, "%s\n", app->routes[i]);
-    for (int i = 0; i < app->n_models; i++) qh_str_appendf(&out, "model %s\n", app->models[i]->name);
+    for (int i = 0; i < app->n_models; i++)
+        qh_str_appendf(&out, "model %s\n", app->models[i]->name);
     return qh_str_steal(&out);
 }
 
 qh_status qh_lua_check(const char *app_path, const char *lib_dir,
-                       void (*resolve_model)(void *arg, const char *name, qh_lua_question *q), void *arg,
-                       char **routes, qh_err *err)
+                       void (*resolve_model)(void *arg, const char *name, qh_lua_question *q),
+                       void *arg, char **routes, qh_err *err)
 {
     *routes = NULL;
     qh_loop *loop;
     checking c = {.resolve_model = resolve_model, .arg = arg};
     qh_status st = qh_loop_new(&loop, err);
     if (st) return st;
-    qh_lua_opts opts = {.app_path = app_path, .lib_dir = lib_dir, .loop = loop, .resolve_model = pass_question,
-                        .on_app = check_over, .arg = &c};
+    qh_lua_opts opts = {.app_path = app_path,
+                        .lib_dir = lib_dir,
+                        .loop = loop,
+                        .resolve_model = pass_question,
+                        .on_app = check_over,
+                        .arg = &c};
     st = qh_lua_new(&c.lua, &opts, err);
     if (!st) {
         qh_lua_load(c.lua);

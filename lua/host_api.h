@@ -1,15 +1,16 @@
-/* host_api.h - the Lua layer as core/host sees it: load an app, hand it requests, swap it when its
- * files change.
+/* host_api.h - the Lua layer as core/host sees it: load an app, hand it requests, swap it when
+ * its files change.
  *
  *     qh_lua_new     state and watchdog; nothing runs yet
- *     qh_lua_load    read and run the app file; asks resolve_model for each name it gives; then on_app
+ *     qh_lua_load    read and run the app file; resolve_model is asked for each name it gives;
+ *                    then on_app
  *     qh_lua_on_request   each request that the host does not answer itself
  *     qh_lua_on_events    each time an engine's wakeup fired
  *     qh_lua_free    before the engines and models that were resolved
  *
- * A generation is one load of the app in a VM of its own. A request stays on the generation it began
- * with; the newest good one takes the new requests; an old one is freed when its last request ends.
- * A failed load leaves the running generation as it is.
+ * A generation is one load of the app in a VM of its own. A request stays on the generation it
+ * began with; the newest good one takes the new requests; an old one is freed when its last
+ * request ends. A failed load leaves the running generation as it is.
  * Thread: the loop thread, all of it. */
 #pragma once
 #include "base/err.h"
@@ -30,20 +31,23 @@ typedef struct {
 } qh_lua_model;
 
 typedef struct qh_lua_question qh_lua_question;
-/* Answer what resolve_model asked, once: m, or NULL and why not. Copied. The load may be over already. */
+/* Answer what resolve_model asked, once: m, or NULL and why not. Copied. The load may be over
+ * already. */
 void qh_lua_answer(qh_lua_question *q, const qh_lua_model *m, const qh_err *err);
 
 typedef struct {
     const char *app_path;           /* copied */
-    const char *lib_dir;            /* the library from this folder in place of the built-in one; NULL. Copied */
+    const char *lib_dir;            /* the library from here, not the built-in one; NULL. Copied */
     qh_loop *loop;
     bool is_watching;               /* load again when a file that the app uses changes */
     bool is_dev;                    /* tracebacks in replies */
     int64_t cpu_us, slice_us;       /* of a request between two waits; 0: 100 ms, 2 ms */
     int64_t heap_bytes;             /* of a request; 0: 64 MiB. A VM may hold four times as much */
-    /* An app that loads names a model for the first time: answer now or later. NULL: there are none. */
+    /* An app that loads names a model for the first time: answer now or later. NULL: there are
+     * none. */
     void (*resolve_model)(void *arg, const char *name, qh_lua_question *q);
-    /* A load is over. err NULL: this generation serves from now on. Else its message has file and line. */
+    /* A load is over. err NULL: this generation serves from now on. Else its message has file
+     * and line. */
     void (*on_app)(void *arg, int generation, const qh_err *err);
     void *arg;
 } qh_lua_opts;
@@ -69,9 +73,9 @@ typedef struct {
 } qh_lua_state;
 qh_lua_state qh_lua_get_state(const qh_lua *lua);
 
-/* Load app_path without serving it. resolve_model as in qh_lua_opts; the models need no engine, their
- * tokenizers live until this returns. On success *routes is a list of lines "GET /x" and "model NAME";
- * caller frees with qh_free. */
+/* Load app_path without serving it. resolve_model as in qh_lua_opts; the models need no engine,
+ * their tokenizers live until this returns. On success *routes is a list of lines "GET /x" and
+ * "model NAME"; caller frees with qh_free. */
 qh_status qh_lua_check(const char *app_path, const char *lib_dir,
-                       void (*resolve_model)(void *arg, const char *name, qh_lua_question *q), void *arg,
-                       char **routes, qh_err *err);
+                       void (*resolve_model)(void *arg, const char *name, qh_lua_question *q),
+                       void *arg, char **routes, qh_err *err);

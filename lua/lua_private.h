@@ -31,7 +31,7 @@ struct qh_lua {
     qh_app *apps;                                   /* alive, newest first */
     qh_app *serving, *loading;
     int last_generation;
-    bool is_load_wanted;                            /* a change came while too many generations were alive */
+    bool is_load_wanted; /* a change came while too many generations were alive */
     char *last_error;
     qh_generation *generations[QH_GENERATION_BUCKETS]; /* by job id */
 };
@@ -60,10 +60,12 @@ void qh_request_start(qh_app *app, qh_exchange *x);
 
 /* app.c */
 qh_status qh_app_new(qh_app **out, qh_lua *lua, qh_err *err);
-qh_status qh_app_load(qh_app *app, qh_err *err);    /* qh_lua_loaded follows, perhaps before it returns */
+/* qh_lua_loaded follows, perhaps before this returns. */
+qh_status qh_app_load(qh_app *app, qh_err *err);
 void      qh_app_free(qh_app *app);                 /* not from inside one of its tasks */
 /* host_api.c */
-void      qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err); /* err NULL: it is ready to serve */
+/* A load is over. err NULL: the app is ready to serve. */
+void      qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err);
 void      qh_lua_request_over(qh_app *app);         /* n_requests went down */
 
 /* The model of that name that the app may use, or NULL. */

@@ -1,12 +1,13 @@
-/* request.c - one request: a task that runs the app's dispatch, and what is answered when it dies.
+/* request.c - one request: a task that runs the app's dispatch, and what is answered when it
+ * dies.
  *
  *   start -> dispatch(app, x) ok ----------------------------------------> over
  *               | failed, out of CPU or memory, nothing sent: fail(app, x, kind, ...) -> over
  *               | ... something sent: an error event when it is an event stream, then cut -> over
  *   the client leaves: the task is cancelled and unwinds ------------------> over
  *
- * dispatch answers errors of the script itself; what arrives here are tasks that had to die, and errors
- * of the library. Thread: the loop thread. */
+ * dispatch answers errors of the script itself; what arrives here are tasks that had to die, and
+ * errors of the library. Thread: the loop thread. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "lua/bind/exchange.h"
@@ -25,15 +26,19 @@ typedef struct {
 
 static const char *kind_of(qh_task_end end)
 {
-    return end == QH_TASK_CPU ? "script_timeout" : end == QH_TASK_MEMORY ? "script_memory" : "script_error";
+    return end == QH_TASK_CPU      ? "script_timeout"
+           : end == QH_TASK_MEMORY ? "script_memory"
+                                   : "script_error";
 }
 
 static void count_failure(qh_task_end end)
 {
     static const char HELP[] = "requests that a script failed to answer";
     static const char NAME[] = "qhost_lua_failures_total";
-    if (end == QH_TASK_CPU) qh_metric_add(qh_metric_counter(NAME, "kind=\"script_timeout\"", HELP), 1);
-    else if (end == QH_TASK_MEMORY) qh_metric_add(qh_metric_counter(NAME, "kind=\"script_memory\"", HELP), 1);
+    if (end == QH_TASK_CPU)
+        qh_metric_add(qh_metric_counter(NAME, "kind=\"script_timeout\"", HELP), 1);
+    else if (end == QH_TASK_MEMORY)
+        qh_metric_add(qh_metric_counter(NAME, "kind=\"script_memory\"", HELP), 1);
     else qh_metric_add(qh_metric_counter(NAME, "kind=\"script_error\"", HELP), 1);
 }
 
@@ -72,8 +77,11 @@ static void cut(request *r, const char *kind)
     qh_exchange_box *b = r->box;
     if (b->is_sse && !b->is_finished) {
         qh_str event = {0};
-        qh_str_appendf(&event, "data: {\"error\":{\"message\":\"the app's script failed\",\"type\":\"server_error\","
-                       "\"param\":null,\"code\":\"%s\"}}\n\n", kind);
+        qh_str_appendf(
+            &event,
+            "data: {\"error\":{\"message\":\"the app's script failed\",\"type\":\"server_error\","
+            "\"param\":null,\"code\":\"%s\"}}\n\n",
+            kind);
         qh_exchange_write(b->x, event.data, event.len);
         qh_str_deinit(&event);
     }
@@ -103,8 +111,8 @@ static void log_failure(request *r, const char *kind, lua_State *L)
 {
     lua_getfield(L, -1, "message");
     const char *message = lua_tostring(L, -1);
-    qh_error("script.failed", "request=%s kind=%s gen=%d message=\"%s\"", qh_exchange_id(r->box->x), kind,
-             r->app->number, message ? message : "");
+    qh_error("script.failed", "request=%s kind=%s gen=%d message=\"%s\"", qh_exchange_id(r->box->x),
+             kind, r->app->number, message ? message : "");
     lua_pop(L, 1);
 }
 
@@ -118,7 +126,9 @@ static void on_done(void *user, qh_task *t, qh_task_end end, lua_State *L, int n
     if (end == QH_TASK_OK) {
         over(r);
     } else if (end == QH_TASK_CANCELLED) {
-        if (is_open && !is_begun) qh_exchange_reply_error(b->x, 503, "shutting_down", "the service is shutting down", NULL, 0);
+        if (is_open && !is_begun)
+            qh_exchange_reply_error(b->x, 503, "shutting_down", "the service is shutting down",
+                                    NULL, 0);
         else if (is_open && !b->is_finished) qh_exchange_abort(b->x);
         over(r);
     } else {

@@ -121,7 +121,8 @@ static void on_said(void *user, qh_task *t, qh_task_end end, lua_State *L, int n
         a->ids[a->n] = (qh_token)lua_tointeger(L, -2);
         a->weights[a->n] = (float)lua_tonumber(L, -1);
         lua_pop(L, 2);
-        if (!(a->weights[a->n] > 0)) a->status = qh_fail(a->err, QH_ESCRIPT, "weight %d is not above 0", a->n + 1);
+        if (!(a->weights[a->n] > 0))
+            a->status = qh_fail(a->err, QH_ESCRIPT, "weight %d is not above 0", a->n + 1);
     }
     if (!a->n) a->status = qh_fail(a->err, QH_ESCRIPT, "next returned an empty table");
 }

@@ -1,23 +1,26 @@
 /* script_model.h - a model written in Lua, for tests: a file says what comes next.
  *
  *     return {
- *       next = function(text) return "what follows" end,   -- the rest of the text, "" or nil: the end;
- *                                                          -- or { a = 0.7, b = 0.3, [""] = 0.1 }: weights by byte
- *       reply = function(prompt) return "an answer" end,   -- in place of next: the assistant's whole turn
+ *       -- the rest of the text, "" or nil: the end; or weights by byte: { a = 0.7, [""] = 0.3 }
+ *       next = function(text) return "what follows" end,
+ *       -- or, in place of next, the assistant's whole turn
+ *       reply = function(prompt) return "an answer" end,
  *       rate = 50,             -- tokens a second of each stream; nil: as fast as it goes
  *       prefill_rate = 1000,   -- prompt tokens a second; nil
  *       ctx = 4096,            -- tokens of the longest sequence; nil: 8192
  *       template = "...",      -- Jinja; nil: ChatML
  *     }
  *
- * A token is a byte, or one of three control tokens, which the text shows by name. `reply` is given the
- * text up to the last "<|im_start|>assistant\n". The file has the globals of any script and may not wait.
+ * A token is a byte, or one of three control tokens, which the text shows by name. `reply` is
+ * given the text up to the last "<|im_start|>assistant\n". The file has the globals of any
+ * script and may not wait.
  * Thread: one at a time; open and use may be on different threads. */
 #pragma once
 #include "base/err.h"
 #include "text/vocab.h"
 
-enum { QH_SCRIPT_END = 256, QH_SCRIPT_IM_START = 257, QH_SCRIPT_IM_END = 258 };   /* ids below are bytes */
+/* ids below are bytes */
+enum { QH_SCRIPT_END = 256, QH_SCRIPT_IM_START = 257, QH_SCRIPT_IM_END = 258 };
 
 typedef struct qh_script_model qh_script_model;
 
@@ -31,6 +34,7 @@ qh_status qh_script_model_open(qh_script_model **out, const char *path, qh_err *
 void      qh_script_model_close(qh_script_model *m);    /* NULL is fine */
 qh_script_model_facts qh_script_model_get_facts(const qh_script_model *m);
 
-/* What may follow tokens[0..n): up to max ids with their weights. QH_ESCRIPT: what the script raised. */
+/* What may follow tokens[0..n): up to max ids with their weights. QH_ESCRIPT: what the script
+ * raised. */
 qh_status qh_script_model_next(qh_script_model *m, const qh_token *tokens, int n, qh_token *ids,
                                float *weights, int max, int *n_out, qh_err *err);

@@ -30,7 +30,8 @@ static bool is_ours(const qh_watcher *w, const struct inotify_event *ev)
 {
     if (ev->mask & IN_Q_OVERFLOW) return true;
     for (int i = 0; i < w->n_files; i++)
-        if (w->files[i].wd == ev->wd && ev->len && strcmp(w->files[i].name, ev->name) == 0) return true;
+        if (w->files[i].wd == ev->wd && ev->len && strcmp(w->files[i].name, ev->name) == 0)
+            return true;
     return false;
 }
 
@@ -57,14 +58,16 @@ static void on_timer(void *arg)
     w->fn(w->arg);
 }
 
-qh_status qh_watcher_new(qh_watcher **out, qh_loop *loop, void (*fn)(void *arg), void *arg, qh_err *err)
+qh_status qh_watcher_new(qh_watcher **out, qh_loop *loop, void (*fn)(void *arg), void *arg,
+                         qh_err *err)
 {
     *out = NULL;
     qh_watcher *w = qh_new0(qh_watcher);
     w->fn = fn;
     w->arg = arg;
     w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    qh_status st = w->fd < 0 ? qh_fail(err, QH_EIO, "cannot watch files: %s", strerror(errno)) : QH_OK;
+    qh_status st =
+        w->fd < 0 ? qh_fail(err, QH_EIO, "cannot watch files: %s", strerror(errno)) : QH_OK;
     if (!st) st = qh_watch_new(&w->watch, loop, w->fd, QH_READABLE, on_readable, w, err);
     if (st) {
         qh_watcher_free(w);
@@ -78,7 +81,8 @@ qh_status qh_watcher_new(qh_watcher **out, qh_loop *loop, void (*fn)(void *arg),
 static void forget(qh_watcher *w)
 {
     for (int i = 0; i < w->n_files; i++) {
-        if (w->files[i].wd >= 0) inotify_rm_watch(w->fd, w->files[i].wd);   /* shared ones: the later calls fail */
+        if (w->files[i].wd >= 0)
+            inotify_rm_watch(w->fd, w->files[i].wd); /* shared ones: the later calls fail */
         qh_free(w->files[i].name);
     }
     qh_free(w->files);
@@ -99,8 +103,11 @@ void qh_watcher_free(qh_watcher *w)
 static watched watch_file(qh_watcher *w, const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = !slash ? qh_strdup(".") : slash == path ? qh_strdup("/") : qh_strndup(path, (size_t)(slash - path));
-    watched f = {inotify_add_watch(w->fd, folder, EVENTS | IN_ONLYDIR), qh_strdup(slash ? slash + 1 : path)};
+    char *folder = !slash          ? qh_strdup(".")
+                   : slash == path ? qh_strdup("/")
+                                   : qh_strndup(path, (size_t)(slash - path));
+    watched f = {inotify_add_watch(w->fd, folder, EVENTS | IN_ONLYDIR),
+                 qh_strdup(slash ? slash + 1 : path)};
     qh_free(folder);
     return f;
 }

@@ -7,7 +7,8 @@
 
 typedef struct qh_watcher qh_watcher;
 
-qh_status qh_watcher_new(qh_watcher **out, qh_loop *loop, void (*fn)(void *arg), void *arg, qh_err *err);
+qh_status qh_watcher_new(qh_watcher **out, qh_loop *loop, void (*fn)(void *arg), void *arg,
+                         qh_err *err);
 void      qh_watcher_free(qh_watcher *w);       /* NULL is fine */
 /* The files to watch from now on; they need not exist, their folders must to be seen. Copied. */
 void      qh_watcher_set(qh_watcher *w, const char *const *paths, int n_paths);

@@ -1,6 +1,6 @@
-/* bind.h - the C bindings: one file a noun. Each pushes a table of functions, which ends up in c, the
- * table that library modules are called with. A binding checks its arguments, calls one function of
- * the core and converts the result; a failed status becomes nil, message, name. */
+/* bind.h - the C bindings: one file a noun. Each pushes a table of functions, which ends up in
+ * c, the table that library modules are called with. A binding checks its arguments, calls one
+ * function of the core and converts the result; a failed status becomes nil, message, name. */
 #pragma once
 #include "base/err.h"
 #include <lua.h>
@@ -18,7 +18,8 @@ void qh_bind_host(lua_State *L);        /* all */
 /* nil, message, name */
 int qh_push_status(lua_State *L, qh_status st, const qh_err *err);
 
-/* Make a metatable for userdata under this registry name, its methods looked up in place, hidden from
- * getmetatable. gc may be NULL. */
+/* Make a metatable for userdata under this registry name, its methods looked up in place, hidden
+ * from getmetatable. gc may be NULL. */
 struct luaL_Reg;
-void qh_bind_class(lua_State *L, const char *name, const struct luaL_Reg *methods, lua_CFunction gc);
+void qh_bind_class(lua_State *L, const char *name, const struct luaL_Reg *methods,
+                   lua_CFunction gc);

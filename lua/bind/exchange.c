@@ -42,7 +42,10 @@ static int path(lua_State *L) { return lua_pushstring(L, qh_exchange_path(check(
 static int query(lua_State *L) { return lua_pushstring(L, qh_exchange_query(check(L)->x)), 1; }
 static int id(lua_State *L) { return lua_pushstring(L, qh_exchange_id(check(L)->x)), 1; }
 static int peer(lua_State *L) { return lua_pushstring(L, qh_exchange_peer(check(L)->x)), 1; }
-static int is_begun(lua_State *L) { return lua_pushboolean(L, qh_exchange_is_begun(check(L)->x)), 1; }
+static int is_begun(lua_State *L)
+{
+    return lua_pushboolean(L, qh_exchange_is_begun(check(L)->x)), 1;
+}
 
 /* start() -> seconds of the monotonic clock when the head was complete */
 static int start(lua_State *L)
@@ -111,7 +114,8 @@ static int body(lua_State *L)
 
 /* ---- the reply ---- */
 
-/* Fields at index, {{name, value}, ...}; their strings stay on the stack of Lua, anchored by the table. */
+/* Fields at index, {{name, value}, ...}; their strings stay on the stack of Lua, anchored by the
+ * table. */
 static int read_fields(lua_State *L, int index, qh_http_field *out, bool *is_sse)
 {
     if (lua_isnoneornil(L, index)) return 0;
@@ -124,14 +128,16 @@ static int read_fields(lua_State *L, int index, qh_http_field *out, bool *is_sse
         if (!lua_istable(L, -1)) luaL_error(L, "header %d is no {name, value}", i + 1);
         for (int k = 0; k < 2; k++) {
             size_t len;
-            if (lua_rawgeti(L, -1, k + 1) != LUA_TSTRING) luaL_error(L, "header %d is no {name, value}", i + 1);
+            if (lua_rawgeti(L, -1, k + 1) != LUA_TSTRING)
+                luaL_error(L, "header %d is no {name, value}", i + 1);
             text[k] = lua_tolstring(L, -1, &len);
             if (strlen(text[k]) != len) luaL_error(L, "header %d holds a NUL byte", i + 1);
             lua_pop(L, 1);
         }
         lua_pop(L, 1);
         out[i] = (qh_http_field){text[0], text[1]};
-        if (strcasecmp(text[0], "content-type") == 0 && strncasecmp(text[1], "text/event-stream", 17) == 0)
+        if (strcasecmp(text[0], "content-type") == 0 &&
+            strncasecmp(text[1], "text/event-stream", 17) == 0)
             *is_sse = true;
     }
     return (int)n;
@@ -147,7 +153,8 @@ static int check_code(lua_State *L)
 /* A closed exchange is no error here: its task is about to be cancelled. */
 static int check_reply(lua_State *L, qh_status st)
 {
-    if (st == QH_EINVAL) return luaL_error(L, "the reply was begun before, or its status or a header is malformed");
+    if (st == QH_EINVAL)
+        return luaL_error(L, "the reply was begun before, or its status or a header is malformed");
     lua_pushboolean(L, st == QH_OK);
     return 1;
 }
@@ -222,17 +229,30 @@ static int tag(lua_State *L)
     qh_exchange_box *b = check(L);
     const char *key = luaL_checkstring(L, 2), *value = luaL_checkstring(L, 3);
     size_t n = strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
-    luaL_argcheck(L, n && !key[n] && n <= 40, 2, "a key is up to 40 letters, digits, '_', '.' and '-'");
+    luaL_argcheck(L, n && !key[n] && n <= 40, 2,
+                  "a key is up to 40 letters, digits, '_', '.' and '-'");
     qh_exchange_tag(b->x, key, value);
     return 0;
 }
 
 void qh_bind_exchange(lua_State *L)
 {
-    static const luaL_Reg METHODS[] = {
-        {"method", method}, {"path", path}, {"query", query}, {"id", id}, {"peer", peer}, {"start", start},
-        {"header", header}, {"headers", headers}, {"body", body}, {"is_begun", is_begun}, {"reply", reply},
-        {"begin", begin}, {"write", write_piece}, {"finish", finish}, {"abort", abort_reply}, {"tag", tag},
-        {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"method", method},
+                                       {"path", path},
+                                       {"query", query},
+                                       {"id", id},
+                                       {"peer", peer},
+                                       {"start", start},
+                                       {"header", header},
+                                       {"headers", headers},
+                                       {"body", body},
+                                       {"is_begun", is_begun},
+                                       {"reply", reply},
+                                       {"begin", begin},
+                                       {"write", write_piece},
+                                       {"finish", finish},
+                                       {"abort", abort_reply},
+                                       {"tag", tag},
+                                       {NULL, NULL}};
     qh_bind_class(L, CLASS, METHODS, NULL);
 }

@@ -14,8 +14,8 @@ typedef struct {
     bool is_finished;           /* reply, finish or abort was called */
 } qh_exchange_box;
 
-/* Push a new box around x, whose reference it takes. The caller makes it the user of x's ops, and anchors
- * it. Privileged. */
+/* Push a new box around x, whose reference it takes. The caller makes it the user of x's ops,
+ * and anchors it. Privileged. */
 qh_exchange_box *qh_exchange_push(lua_State *L, qh_exchange *x);
 /* The request is over: the reference goes. */
 void qh_exchange_box_close(qh_exchange_box *b);

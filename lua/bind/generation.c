@@ -23,7 +23,7 @@ typedef struct {
 
 struct qh_generation {
     qh_scoped scoped;
-    box *box;                   /* the userdata; whoever comes first, script, collector or scope, closes both */
+    box *box; /* the userdata; whoever comes first, script, collector or scope, closes both */
     qh_generation *next;        /* in its bucket */
     qh_lua *lua;
     qh_engine *engine;
@@ -84,7 +84,8 @@ void qh_generation_push(lua_State *L)
     luaL_setmetatable(L, CLASS);
 }
 
-qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, qh_gen *gen, qh_err *err)
+qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, qh_gen *gen,
+                               qh_err *err)
 {
     qh_lua *lua = qh_app_of(L)->lua;
     box *b = lua_touserdata(L, index);
@@ -92,7 +93,8 @@ qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, q
     int n_choices = gen->n_choices;
     qh_job_id id;
     qh_status st = m->engine ? qh_engine_submit(m->engine, gen, &id, err)
-                             : qh_fail(err, QH_EUNSUPPORTED, "nothing is computed while an app is only checked");
+                             : qh_fail(err, QH_EUNSUPPORTED,
+                                       "nothing is computed while an app is only checked");
     if (st) {
         qh_gen_free(gen);
         return st;
@@ -188,7 +190,7 @@ static void push_token(lua_State *L, const qh_vocab *v, qh_token id, float logpr
     qh_slice bytes = qh_vocab_bytes(v, id);
     lua_createtable(L, 0, 4);
     set_integer(L, "id", id);
-    if (!isnan(logprob)) set_number(L, "logprob", logprob);     /* the first prompt token has none */
+    if (!isnan(logprob)) set_number(L, "logprob", logprob); /* the first prompt token has none */
     lua_pushlstring(L, bytes.data, bytes.len);
     lua_setfield(L, -2, "bytes");
 }
@@ -228,12 +230,16 @@ static void set_usage(lua_State *L, const qh_usage *u)
 
 static const char *finish_name(qh_finish f)
 {
-    return f == QH_FINISH_LENGTH ? "length" : f == QH_FINISH_CANCELED ? "canceled" : f == QH_FINISH_ERROR ? "error" : "stop";
+    return f == QH_FINISH_LENGTH     ? "length"
+           : f == QH_FINISH_CANCELED ? "canceled"
+           : f == QH_FINISH_ERROR    ? "error"
+                                     : "stop";
 }
 
 static void push_event(lua_State *L, const qh_generation *g, const qh_event *ev)
 {
-    static const char *const TYPES[] = {[QH_EVENT_PROMPT] = "prompt", [QH_EVENT_TEXT] = "text", [QH_EVENT_DONE] = "done"};
+    static const char *const TYPES[] = {
+        [QH_EVENT_PROMPT] = "prompt", [QH_EVENT_TEXT] = "text", [QH_EVENT_DONE] = "done"};
     lua_createtable(L, 0, 4);
     set_string(L, "type", TYPES[ev->type]);
     set_integer(L, "choice", ev->choice + 1);
@@ -292,7 +298,8 @@ static int next(lua_State *L)
     lua_Number seconds = luaL_optnumber(L, 2, 0);
     qh_task_may_park(L, "waiting for a model");
     if (!g) return lua_pushnil(L), 1;
-    if (g->scoped.task != qh_task_running(L)) return luaL_error(L, "this generation belongs to another request");
+    if (g->scoped.task != qh_task_running(L))
+        return luaL_error(L, "this generation belongs to another request");
     g->is_timed_out = false;
     if (seconds > 0 && seconds < 1e6 && !g->first) {
         if (!g->timer) g->timer = qh_timer_new(g->lua->opts.loop, time_out, g);

@@ -20,7 +20,8 @@ static void append_value(qh_str *line, const char *s, size_t len)
 {
     bool is_bare = len > 0;
     if (len > MAX_VALUE_BYTES) len = MAX_VALUE_BYTES;
-    for (size_t i = 0; i < len; i++) is_bare &= s[i] > ' ' && s[i] != '"' && s[i] != '=' && s[i] != 127;
+    for (size_t i = 0; i < len; i++)
+        is_bare &= s[i] > ' ' && s[i] != '"' && s[i] != '=' && s[i] != 127;
     if (is_bare) {
         qh_str_append(line, s, len);
         return;
@@ -45,7 +46,8 @@ static void append_field(lua_State *L, qh_str *line, const char *key)
         else append_value(line, qh_str_z(&json), json.len);
         qh_str_deinit(&json);
     } else {
-        const char *s = lua_type(L, -1) == LUA_TBOOLEAN ? lua_toboolean(L, -1) ? "true" : "false" : lua_tostring(L, -1);
+        const char *s = lua_type(L, -1) == LUA_TBOOLEAN ? lua_toboolean(L, -1) ? "true" : "false"
+                                                        : lua_tostring(L, -1);
         len = s ? strlen(s) : 0;
         if (lua_type(L, -1) == LUA_TSTRING) s = lua_tolstring(L, -1, &len);
         append_value(line, s ? s : luaL_typename(L, -1), s ? len : strlen(luaL_typename(L, -1)));
@@ -53,7 +55,10 @@ static void append_field(lua_State *L, qh_str *line, const char *key)
     lua_pop(L, 1);
 }
 
-static int compare_keys(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* The table at 3, keys in order. */
 static void append_fields(lua_State *L, qh_str *line)

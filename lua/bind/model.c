@@ -1,19 +1,16 @@
 /* model.c - c.model: open, list; handles: meta, encode, encode_segments, decode, piece, submit */
-#include "base/clock.h"
-#include "base/hash.h"
 #include "base/mem.h"
 #include "lua/bind/generation.h"
+#include "lua/bind/spec.h"
 #include "lua/vm/module.h"
 #include "lua/vm/work.h"
 #include "text/detok.h"
 #include <lauxlib.h>
-#include <limits.h>
-#include <stddef.h>
 #include <string.h>
 
 #define CLASS "qhost.model"
 enum {
-    INLINE_BYTES = 32 << 10,        /* shorter texts are tokenized on the loop thread, in about 2 ms */
+    INLINE_BYTES = 32 << 10, /* shorter texts are tokenized on the loop thread, in about 2 ms */
     MAX_SEGMENTS = 100000
 };
 
@@ -21,8 +18,14 @@ typedef struct {
     const qh_named_model *m;        /* lives as long as the host object */
 } handle;
 
-static const qh_named_model *check(lua_State *L) { return ((handle *)luaL_checkudata(L, 1, CLASS))->m; }
-static const qh_vocab *vocab_of(const qh_named_model *m) { return qh_tokenizer_vocab(m->model.tokenizer); }
+static const qh_named_model *check(lua_State *L)
+{
+    return ((handle *)luaL_checkudata(L, 1, CLASS))->m;
+}
+static const qh_vocab *vocab_of(const qh_named_model *m)
+{
+    return qh_tokenizer_vocab(m->model.tokenizer);
+}
 
 static void push_handle(lua_State *L, const qh_named_model *m)
 {
@@ -69,7 +72,8 @@ static qh_named_model *add_model(qh_lua *lua, const char *name, const qh_lua_mod
 void qh_lua_answer(qh_lua_question *q, const qh_lua_model *m, const qh_err *err)
 {
     q->is_answered = true;
-    if (m && !(q->answer = qh_lua_find_model(q->lua, q->name))) q->answer = add_model(q->lua, q->name, m);
+    if (m && !(q->answer = qh_lua_find_model(q->lua, q->name)))
+        q->answer = add_model(q->lua, q->name, m);
     if (!m) q->err = err ? *err : (qh_err){.status = QH_ENOTFOUND};
     if (!q->task) question_free(q);
     else qh_task_wake(q->task);
@@ -94,7 +98,9 @@ static int open_go_on(lua_State *L, int status, lua_KContext ctx)
     qh_task_check(L);
     if (!q->is_answered) return qh_task_park(L, "qh.model", ctx, open_go_on);
     qh_named_model *m = q->answer;
-    if (!m) lua_pushfstring(L, "no model '%s': %s", q->name, q->err.msg[0] ? q->err.msg : qh_status_text(q->err.status));
+    if (!m)
+        lua_pushfstring(L, "no model '%s': %s", q->name,
+                        q->err.msg[0] ? q->err.msg : qh_status_text(q->err.status));
     qh_scope_remove(&q->scoped);
     question_free(q);
     if (m) return use_model(L, m);
@@ -113,10 +119,12 @@ static int open_model(lua_State *L)
     for (int i = 0; i < app->n_models; i++)
         if (strcmp(app->models[i]->name, name) == 0) return push_handle(L, app->models[i]), 1;
     qh_task *t = qh_task_running(L);
-    if (!t || t != app->load) return luaL_error(L, "model '%s' must be named while the app loads", name);
+    if (!t || t != app->load)
+        return luaL_error(L, "model '%s' must be named while the app loads", name);
     qh_named_model *known = qh_lua_find_model(app->lua, name);
     if (known) return use_model(L, known);
-    if (!app->lua->opts.resolve_model) return luaL_error(L, "no model '%s': none can be loaded here", name);
+    if (!app->lua->opts.resolve_model)
+        return luaL_error(L, "no model '%s': none can be loaded here", name);
     qh_lua_question *q = qh_new0(qh_lua_question);
     q->lua = app->lua;
     q->name = qh_strdup(name);
@@ -202,10 +210,11 @@ static void encoding_run(qh_work *w)
 {
     encoding *e = (encoding *)w;
     if (e->is_plain)
-        e->status = qh_tokenizer_encode(e->tokenizer, e->segs->text, e->segs->len, e->flags, &e->ids, &e->err);
+        e->status = qh_tokenizer_encode(e->tokenizer, e->segs->text, e->segs->len, e->flags,
+                                        &e->ids, &e->err);
     else
-        e->status = qh_tokenizer_encode_segments(e->tokenizer, e->segs, e->n_segs,
-                                                 e->flags & QH_ENCODE_ADD_SPECIAL, &e->ids, &e->err);
+        e->status = qh_tokenizer_encode_segments(
+            e->tokenizer, e->segs, e->n_segs, e->flags & QH_ENCODE_ADD_SPECIAL, &e->ids, &e->err);
 }
 
 static int push_ids(lua_State *L)
@@ -322,7 +331,8 @@ static int encode_segments(lua_State *L)
     size_t n_bytes = 0;
     qh_segment probe;
     for (int i = 0; i < (int)n; i++) {              /* may raise: nothing is held yet */
-        if (!read_segment(L, i, &probe)) return luaL_error(L, "segment %d is no {text = string, special = boolean}", i + 1);
+        if (!read_segment(L, i, &probe))
+            return luaL_error(L, "segment %d is no {text = string, special = boolean}", i + 1);
         n_bytes += probe.len;
     }
     encoding *e = qh_new0(encoding);
@@ -378,208 +388,6 @@ static int piece(lua_State *L)
 
 /* ---- a request to the engine ---- */
 
-typedef enum { FLOAT, INT, BOOL } scalar_kind;
-
-#define GEN(name, kind, field) {name, kind, offsetof(qh_gen, field)}
-static const struct {
-    const char *name;
-    scalar_kind kind;
-    size_t at;
-} SCALARS[] = {
-    GEN("temperature", FLOAT, sampling.temperature),
-    GEN("top_k", INT, sampling.top_k),
-    GEN("top_p", FLOAT, sampling.top_p),
-    GEN("min_p", FLOAT, sampling.min_p),
-    GEN("typical_p", FLOAT, sampling.typical_p),
-    GEN("xtc_probability", FLOAT, sampling.xtc_probability),
-    GEN("xtc_threshold", FLOAT, sampling.xtc_threshold),
-    GEN("repeat_penalty", FLOAT, sampling.repeat_penalty),
-    GEN("presence_penalty", FLOAT, sampling.presence_penalty),
-    GEN("frequency_penalty", FLOAT, sampling.frequency_penalty),
-    GEN("penalty_window", INT, sampling.penalty_window),
-    GEN("dry_multiplier", FLOAT, sampling.dry_multiplier),
-    GEN("dry_base", FLOAT, sampling.dry_base),
-    GEN("dry_allowed_length", INT, sampling.dry_allowed_length),
-    GEN("dry_window", INT, sampling.dry_window),
-    GEN("n", INT, n_choices),
-    GEN("max_tokens", INT, max_tokens),
-    GEN("min_tokens", INT, min_tokens),
-    GEN("ignore_eos", BOOL, ignore_eos),
-    GEN("keep_stop", BOOL, keep_stop_string),
-    GEN("logprobs", BOOL, logprobs),
-    GEN("top_logprobs", INT, top_logprobs),
-    GEN("prompt_logprobs", BOOL, prompt_logprobs),
-    GEN("priority", INT, priority),
-};
-#undef GEN
-
-/* The reader of a spec raises nothing: what is wrong goes to err, so that gen cannot leak. The value
- * is on top of the stack. */
-typedef struct {
-    lua_State *L;
-    qh_gen *gen;
-    qh_err *err;
-    const char *key;
-} spec;
-
-static qh_status fail_type(const spec *s, const char *want)
-{
-    return qh_fail(s->err, QH_EINVAL, "'%s' is a %s; %s is expected", s->key, luaL_typename(s->L, -1), want);
-}
-
-static qh_status read_int(const spec *s, int *out)
-{
-    int is_integer = lua_type(s->L, -1) == LUA_TNUMBER;
-    lua_Integer v = is_integer ? lua_tointegerx(s->L, -1, &is_integer) : 0;
-    if (!is_integer) return fail_type(s, "an integer");
-    *out = v > INT_MAX ? INT_MAX : v < INT_MIN ? INT_MIN : (int)v;
-    return QH_OK;
-}
-
-static qh_status read_scalar(const spec *s, scalar_kind kind, char *at)
-{
-    switch (kind) {
-    case INT: return read_int(s, (int *)at);
-    case BOOL:
-        if (!lua_isboolean(s->L, -1)) return fail_type(s, "a boolean");
-        *(bool *)at = lua_toboolean(s->L, -1);
-        return QH_OK;
-    default:
-        if (lua_type(s->L, -1) != LUA_TNUMBER) return fail_type(s, "a number");
-        *(float *)at = (float)lua_tonumber(s->L, -1);
-        return QH_OK;
-    }
-}
-
-enum { MAX_LIST = 1 << 20 };
-
-static qh_status read_strings(const spec *s, char ***out, int *n_out)
-{
-    if (!lua_istable(s->L, -1)) return fail_type(s, "a list of strings");
-    lua_Unsigned n = lua_rawlen(s->L, -1);
-    if (n > 1024) return qh_fail(s->err, QH_EINVAL, "'%s' has more than 1024 entries", s->key);
-    for (int i = 0; i < *n_out; i++) qh_free((*out)[i]);
-    *n_out = 0;
-    *out = qh_realloc(*out, sizeof **out * (n ? n : 1));
-    for (int i = 0; i < (int)n; i++) {
-        lua_rawgeti(s->L, -1, i + 1);
-        size_t len = 0;
-        const char *text = lua_type(s->L, -1) == LUA_TSTRING ? lua_tolstring(s->L, -1, &len) : NULL;
-        if (text && !memchr(text, 0, len)) (*out)[(*n_out)++] = qh_strndup(text, len);
-        lua_pop(s->L, 1);
-        if (*n_out != i + 1) return qh_fail(s->err, QH_EINVAL, "'%s'[%d] is no string without NUL bytes", s->key, i);
-    }
-    return QH_OK;
-}
-
-/* A list of token ids, appended to out. */
-static qh_status read_ids(const spec *s, qh_tokens *out)
-{
-    if (!lua_istable(s->L, -1)) return fail_type(s, "a list of token ids");
-    lua_Unsigned n = lua_rawlen(s->L, -1);
-    if (n > MAX_LIST) return qh_fail(s->err, QH_EINVAL, "'%s' has more than %d ids", s->key, MAX_LIST);
-    for (int i = 0; i < (int)n; i++) {
-        int is_integer;
-        lua_rawgeti(s->L, -1, i + 1);
-        lua_Integer v = lua_tointegerx(s->L, -1, &is_integer);
-        lua_pop(s->L, 1);
-        if (!is_integer || v < 0 || v > INT32_MAX)
-            return qh_fail(s->err, QH_EINVAL, "'%s'[%d] is no token id", s->key, i);
-        qh_token id = (qh_token)v;
-        qh_status st = qh_tokens_append(out, &id, 1);
-        if (st) return qh_fail(s->err, st, "'%s': no memory for %d ids", s->key, (int)n);
-    }
-    return QH_OK;
-}
-
-static qh_status read_stop_ids(const spec *s)
-{
-    qh_tokens ids = {0};
-    qh_status st = read_ids(s, &ids);
-    qh_free(s->gen->stop_tokens);
-    s->gen->stop_tokens = ids.ids;
-    s->gen->n_stop_tokens = ids.len;
-    return st;
-}
-
-/* {[id] = bias} */
-static qh_status read_bias(const spec *s)
-{
-    lua_State *L = s->L;
-    qh_sampling *to = &s->gen->sampling;
-    if (!lua_istable(L, -1)) return fail_type(s, "a table of biases by token id");
-    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        bool is_pair = lua_isinteger(L, -2) && lua_type(L, -1) == LUA_TNUMBER;
-        lua_Integer id = is_pair ? lua_tointeger(L, -2) : -1;
-        if (id < 0 || id > INT32_MAX || to->n_bias >= 1024) {
-            lua_pop(L, 2);
-            return qh_fail(s->err, QH_EINVAL, "'%s' is a table of at most 1024 biases by token id", s->key);
-        }
-        if (to->n_bias % 64 == 0) to->bias = qh_realloc(to->bias, sizeof *to->bias * (size_t)(to->n_bias + 64));
-        to->bias[to->n_bias++] = (qh_logit_bias){(qh_token)id, (float)lua_tonumber(L, -1)};
-    }
-    return QH_OK;
-}
-
-static qh_status read_timeout(const spec *s)
-{
-    lua_Number seconds = lua_type(s->L, -1) == LUA_TNUMBER ? lua_tonumber(s->L, -1) : -1;
-    if (!(seconds > 0 && seconds < 1e9)) return qh_fail(s->err, QH_EINVAL, "'%s' is no number of seconds above 0", s->key);
-    s->gen->deadline_us = qh_now_us() + (int64_t)(seconds * 1e6);
-    return QH_OK;
-}
-
-static qh_status read_salt(const spec *s)
-{
-    size_t len;
-    if (lua_type(s->L, -1) != LUA_TSTRING) return fail_type(s, "a string");
-    const char *text = lua_tolstring(s->L, -1, &len);
-    s->gen->cache_salt = qh_hash_bytes(text, len, 0);
-    return QH_OK;
-}
-
-static qh_status read_seed(const spec *s)
-{
-    if (!lua_isinteger(s->L, -1)) return fail_type(s, "an integer");
-    s->gen->sampling.seed = (uint64_t)lua_tointeger(s->L, -1);
-    s->gen->sampling.has_seed = true;
-    return QH_OK;
-}
-
-static qh_status read_field(const spec *s, bool *is_known)
-{
-    qh_gen *g = s->gen;
-    *is_known = true;
-    for (size_t i = 0; i < sizeof SCALARS / sizeof *SCALARS; i++)
-        if (strcmp(s->key, SCALARS[i].name) == 0) return read_scalar(s, SCALARS[i].kind, (char *)g + SCALARS[i].at);
-    if (strcmp(s->key, "ids") == 0) return read_ids(s, &g->prompt);
-    if (strcmp(s->key, "seed") == 0) return read_seed(s);
-    if (strcmp(s->key, "stop") == 0) return read_strings(s, &g->stop_strings, &g->n_stop_strings);
-    if (strcmp(s->key, "stop_ids") == 0) return read_stop_ids(s);
-    if (strcmp(s->key, "logit_bias") == 0) return read_bias(s);
-    if (strcmp(s->key, "dry_breakers") == 0) return read_strings(s, &g->sampling.dry_breakers, &g->sampling.n_dry_breakers);
-    if (strcmp(s->key, "timeout") == 0) return read_timeout(s);
-    if (strcmp(s->key, "cache_salt") == 0) return read_salt(s);
-    *is_known = false;
-    return qh_fail(s->err, QH_EINVAL, "submit has no field '%s'", s->key);
-}
-
-/* The table at 2 into gen. */
-static qh_status read_spec(lua_State *L, qh_gen *gen, bool *is_known, qh_err *err)
-{
-    *is_known = true;
-    for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
-        bool has_name = lua_type(L, -2) == LUA_TSTRING;
-        spec s = {L, gen, err, has_name ? lua_tostring(L, -2) : "[number]"};
-        qh_status st = read_field(&s, is_known);
-        if (st) {
-            lua_pop(L, 2);
-            return st;
-        }
-    }
-    return QH_OK;
-}
-
 /* submit(spec) -> generation | nil, message, name */
 static int submit(lua_State *L)
 {
@@ -592,7 +400,7 @@ static int submit(lua_State *L)
     qh_err err = {0};
     bool is_known;
     qh_gen *gen = qh_gen_new();
-    qh_status st = read_spec(L, gen, &is_known, &err);
+    qh_status st = qh_spec_read(L, 2, gen, &is_known, &err);
     if (st) qh_gen_free(gen);
     else st = qh_generation_submit(L, 3, &m->model, gen, &err);
     if (!is_known) return luaL_error(L, "%s", err.msg);
@@ -615,8 +423,9 @@ static int index_handle(lua_State *L)
 void qh_bind_model(lua_State *L)
 {
     static const luaL_Reg METHODS[] = {
-        {"meta", meta}, {"encode", encode}, {"encode_segments", encode_segments}, {"decode", decode},
-        {"piece", piece}, {"submit", submit}, {NULL, NULL}};
+        {"meta", meta},     {"encode", encode}, {"encode_segments", encode_segments},
+        {"decode", decode}, {"piece", piece},   {"submit", submit},
+        {NULL, NULL}};
     static const luaL_Reg FUNCTIONS[] = {{"open", open_model}, {"list", list}, {NULL, NULL}};
     qh_bind_class(L, CLASS, METHODS, NULL);
     luaL_getmetatable(L, CLASS);

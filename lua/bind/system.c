@@ -96,9 +96,13 @@ static int sleep_for(lua_State *L)
 
 void qh_bind_system(lua_State *L)
 {
-    static const luaL_Reg FUNCTIONS[] = {
-        {"env", env}, {"wall", wall}, {"mono", mono}, {"random", random_bits}, {"traceback", traceback},
-        {"sleep", sleep_for}, {NULL, NULL}};
+    static const luaL_Reg FUNCTIONS[] = {{"env", env},
+                                         {"wall", wall},
+                                         {"mono", mono},
+                                         {"random", random_bits},
+                                         {"traceback", traceback},
+                                         {"sleep", sleep_for},
+                                         {NULL, NULL}};
     luaL_newlib(L, FUNCTIONS);
     qh_module_bind(L, "system");
 }

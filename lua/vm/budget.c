@@ -24,7 +24,7 @@ enum {
 struct qh_budget {
     _Atomic uint64_t slice;             /* odd: at work */
     _Atomic uint64_t seen_slice;        /* the slice that seen_cpu_us belongs to */
-    _Atomic int64_t seen_cpu_us;        /* CPU of the owner when the watchdog first saw that slice */
+    _Atomic int64_t seen_cpu_us; /* CPU of the owner when the watchdog first saw that slice */
     _Atomic int64_t slice_us;
     _Atomic bool is_asleep, is_stopping;
     int wake_fd;
@@ -172,7 +172,8 @@ qh_status qh_budget_new(qh_budget **out, qh_err *err)
         st = qh_fail(err, QH_EUNSUPPORTED, "no CPU clock for threads on this system");
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
-    if (!st && sigaction(SIGNO, &sa, NULL)) st = qh_fail(err, QH_EIO, "cannot set a signal handler");
+    if (!st && sigaction(SIGNO, &sa, NULL))
+        st = qh_fail(err, QH_EIO, "cannot set a signal handler");
     mine = b;
     if (!st) st = qh_thread_start(&b->watchdog, "qh-watchdog", watch, b, err);
     if (st) qh_budget_free(b);

@@ -21,7 +21,9 @@ static void keep_result(call *c, lua_State *L, int n)
     size_t len;
     const char *text = n >= 1 && lua_type(L, -n) == LUA_TSTRING ? lua_tolstring(L, -n, &len) : NULL;
     if (text) qh_str_append(c->out, text, len);
-    else c->status = qh_fail(c->err, QH_ESCRIPT, "%s", text_at(L, n >= 2 ? 1 - n : -1, "no text came back"));
+    else
+        c->status =
+            qh_fail(c->err, QH_ESCRIPT, "%s", text_at(L, n >= 2 ? 1 - n : -1, "no text came back"));
 }
 
 static void on_done(void *user, qh_task *t, qh_task_end end, lua_State *L, int n)
@@ -33,7 +35,9 @@ static void on_done(void *user, qh_task *t, qh_task_end end, lua_State *L, int n
         return;
     }
     lua_getfield(L, -1, "message");
-    qh_status st = end == QH_TASK_FAILED ? QH_ESCRIPT : end == QH_TASK_CANCELLED ? QH_ECANCELED : QH_ELIMIT;
+    qh_status st = end == QH_TASK_FAILED      ? QH_ESCRIPT
+                   : end == QH_TASK_CANCELLED ? QH_ECANCELED
+                                              : QH_ELIMIT;
     c->status = qh_fail(c->err, st, "%s", text_at(L, -1, "error"));
     lua_pop(L, 1);
 }

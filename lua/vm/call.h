@@ -6,7 +6,8 @@
 #include "base/str.h"
 #include "lua/vm/state.h"
 
-/* Call function fn of library module `module` with one string and append the string that it returns
- * to out. QH_ESCRIPT: what it raised, or it returned nil, message. QH_ELIMIT: out of CPU or memory. */
+/* Call function fn of library module `module` with one string and append the string that it
+ * returns to out. QH_ESCRIPT: what it raised, or it returned nil, message. QH_ELIMIT: out of CPU
+ * or memory. */
 qh_status qh_vm_call(qh_vm *vm, const char *module, const char *fn, const char *arg, size_t len,
                      qh_str *out, qh_err *err);

@@ -27,9 +27,9 @@ bool qh_json_is_null(lua_State *L, int index);
 void qh_json_mark_array(lua_State *L);
 void qh_json_mark_object(lua_State *L);
 
-/* Parse and push. On failure pushes nothing; QH_EFORMAT: err names line and column; QH_ELIMIT: it took the
- * time that a task may spend in one call. RFC 8259; a repeated key keeps its first place and its last
- * value. Raises only for memory. */
+/* Parse and push. On failure pushes nothing; QH_EFORMAT: err names line and column; QH_ELIMIT:
+ * it took the time that a task may spend in one call. RFC 8259; a repeated key keeps its first
+ * place and its last value. Raises only for memory. */
 qh_status qh_json_decode(lua_State *L, const char *text, size_t len, qh_err *err);
 
 /* Append the value at index. is_sorted: every object by key, __jsonorder not looked at. On failure

@@ -1,8 +1,8 @@
 /* coro.c - the coroutine library of scripts, wrapped so that the scheduler sees through it.
  *
- * A script's coroutine may wait like any other code: the wait passes outward through every resume to
- * the task, and on waking inward again, without the resumer noticing. A coroutine that waits counts
- * as "normal", so nobody else can resume it; the same holds for the roots of tasks. */
+ * A script's coroutine may wait like any other code: the wait passes outward through every
+ * resume to the task, and on waking inward again, without the resumer noticing. A coroutine that
+ * waits counts as "normal", so nobody else can resume it; the same holds for the roots of tasks. */
 #include "lua/vm/vm_private.h"
 #include <lauxlib.h>
 

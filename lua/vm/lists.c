@@ -25,8 +25,10 @@ static void check_list(lua_State *L, int index, int needs)
     if (!is_one) luaL_checktype(L, index, LUA_TTABLE);
 }
 
-/* t[i] = t[i + from] for i in first..last, in the direction that copies each before it is overwritten. */
-static void shift(lua_State *L, qh_steps *steps, lua_Integer to, lua_Integer from, lua_Integer n, bool is_upward)
+/* t[i] = t[i + from] for i in first..last, in the direction that copies each before it is
+ * overwritten. */
+static void shift(lua_State *L, qh_steps *steps, lua_Integer to, lua_Integer from, lua_Integer n,
+                  bool is_upward)
 {
     for (lua_Integer k = 0; k < n; k++) {
         lua_Integer i = is_upward ? k : n - 1 - k;
@@ -58,7 +60,8 @@ int qh_table_remove(lua_State *L)
 {
     check_list(L, 1, READ | WRITE | LENGTH);
     lua_Integer size = luaL_len(L, 1), at = luaL_optinteger(L, 2, size);
-    if (at != size) luaL_argcheck(L, (lua_Unsigned)at - 1u <= (lua_Unsigned)size, 2, "position out of bounds");
+    if (at != size)
+        luaL_argcheck(L, (lua_Unsigned)at - 1u <= (lua_Unsigned)size, 2, "position out of bounds");
     lua_geti(L, 1, at);
     qh_steps steps = qh_steps_begin("table.remove");
     if (at < size) {
@@ -72,15 +75,19 @@ int qh_table_remove(lua_State *L)
 
 int qh_table_move(lua_State *L)
 {
-    lua_Integer first = luaL_checkinteger(L, 2), last = luaL_checkinteger(L, 3), to = luaL_checkinteger(L, 4);
+    lua_Integer first = luaL_checkinteger(L, 2), last = luaL_checkinteger(L, 3),
+                to = luaL_checkinteger(L, 4);
     int target = lua_isnoneornil(L, 5) ? 1 : 5;
     check_list(L, 1, READ);
     check_list(L, target, WRITE);
     if (last >= first) {
-        luaL_argcheck(L, first > 0 || last < LUA_MAXINTEGER + first, 3, "too many elements to move");
-        luaL_argcheck(L, to <= LUA_MAXINTEGER - (last - first + 1) + 1, 4, "destination wrap around");
+        luaL_argcheck(L, first > 0 || last < LUA_MAXINTEGER + first, 3,
+                      "too many elements to move");
+        luaL_argcheck(L, to <= LUA_MAXINTEGER - (last - first + 1) + 1, 4,
+                      "destination wrap around");
         lua_Integer n = last - first + 1;
-        bool is_upward = to > last || to <= first || (target != 1 && !lua_compare(L, 1, target, LUA_OPEQ));
+        bool is_upward =
+            to > last || to <= first || (target != 1 && !lua_compare(L, 1, target, LUA_OPEQ));
         qh_steps steps = qh_steps_begin("table.move");
         for (lua_Integer k = 0; k < n; k++) {
             lua_Integer i = is_upward ? k : n - 1 - k;
@@ -106,7 +113,8 @@ int qh_table_concat(lua_State *L)
     size_t len;
     check_list(L, 1, READ | LENGTH);
     const char *between = luaL_optlstring(L, 2, "", &len);
-    lua_Integer i = luaL_optinteger(L, 3, 1), last = lua_isnoneornil(L, 4) ? luaL_len(L, 1) : luaL_checkinteger(L, 4);
+    lua_Integer i = luaL_optinteger(L, 3, 1),
+                last = lua_isnoneornil(L, 4) ? luaL_len(L, 1) : luaL_checkinteger(L, 4);
     qh_steps steps = qh_steps_begin("table.concat");
     luaL_Buffer b;
     luaL_buffinit(L, &b);
@@ -120,9 +128,9 @@ int qh_table_concat(lua_State *L)
     return 1;
 }
 
-/* ---- sort: quicksort, median of three (Sedgewick, "Implementing Quicksort programs", CACM 1978) ----
- * Stack: 1 list, 2 comparison or nil. Its own loop over ranges, so that deep recursion cannot happen: the
- * larger part waits on a stack of at most one range for each halving. */
+/* ---- sort: quicksort, median of three (Sedgewick, "Implementing Quicksort programs", 1978) ----
+ * Stack: 1 list, 2 comparison or nil. Its own loop over ranges, so that deep recursion cannot
+ * happen: the larger part waits on a stack of at most one range for each halving. */
 
 typedef struct {
     lua_State *L;
@@ -169,7 +177,8 @@ static void order_two(sorter *s, lua_Integer i, lua_Integer j)
     else lua_pop(L, 2);
 }
 
-/* Part t[low..high], whose ends are in order around t[high - 1], the pivot. Returns where the pivot goes. */
+/* Part t[low..high], whose ends are in order around t[high - 1], the pivot. Returns where the
+ * pivot goes. */
 static lua_Integer partition(sorter *s, lua_Integer low, lua_Integer high)
 {
     lua_State *L = s->L;
@@ -250,7 +259,8 @@ int qh_string_rep(lua_State *L)
     const char *sep = luaL_optlstring(L, 3, "", &sep_len);
     size_t piece = s_len + sep_len;
     if (n <= 0 || piece == 0) return lua_pushliteral(L, ""), 1;
-    if (piece < s_len || piece > MAX_REP_BYTES / (size_t)n) return luaL_error(L, "resulting string too large");
+    if (piece < s_len || piece > MAX_REP_BYTES / (size_t)n)
+        return luaL_error(L, "resulting string too large");
     size_t total = piece * (size_t)n - sep_len;
     luaL_Buffer b;
     char *out = luaL_buffinitsize(L, &b, total);

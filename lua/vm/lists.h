@@ -1,7 +1,7 @@
 /* lists.h - the functions of `table` and string.rep that loop in C, with their steps counted.
  *
- * A table's __len may claim any length, and table.move takes any range, so these loops can outlast the
- * universe where no hook fires. Semantics as in the reference manual, 6.4 and 6.6. */
+ * A table's __len may claim any length, and table.move takes any range, so these loops can
+ * outlast the universe where no hook fires. Semantics as in the reference manual, 6.4 and 6.6. */
 #pragma once
 #include <lua.h>
 

@@ -105,8 +105,8 @@ static file_read *read_begin(lua_State *L, const char *root, char *path, char *o
     return r;
 }
 
-/* Names of chunks: "@" and the path below the app's folder; "=" and the path below the library's. Both
- * show the path only; the first byte tells whose code it is. */
+/* Names of chunks: "@" and the path below the app's folder; "=" and the path below the
+ * library's. Both show the path only; the first byte tells whose code it is. */
 static void push_chunk_name(lua_State *L, const char *path)
 {
     const char *root = qh_vm_of(L)->opts.app_dir;
@@ -115,7 +115,8 @@ static void push_chunk_name(lua_State *L, const char *path)
     lua_pushfstring(L, "@%s", path);
 }
 
-/* Push the compiled chunk and its path; raises. Consumes r. library_file: NULL for a file of the app. */
+/* Push the compiled chunk and its path; raises. Consumes r. library_file: NULL for a file of the
+ * app. */
 static void read_compile(lua_State *L, file_read *r, const char *library_file)
 {
     qh_vm *vm = qh_vm_of(L);
@@ -248,8 +249,8 @@ void qh_push_app_line(lua_State *L)
     lua_pushliteral(L, "");
 }
 
-/* error(message, level): a level of 2 or more blames the app, however many calls of the library there
- * are in between. */
+/* error(message, level): a level of 2 or more blames the app, however many calls of the library
+ * there are in between. */
 static int library_error(lua_State *L)
 {
     lua_Integer level = luaL_optinteger(L, 2, 1);
@@ -357,12 +358,14 @@ static int app_require(lua_State *L)
     }
     if (!dir) return luaL_error(L, "module '%s' not found: there is no app folder", name);
     if (!is_module_name(name, len))
-        return luaL_error(L, "'%s' is no module name: letters, digits, '_', '-', and '.' between folders", name);
+        return luaL_error(
+            L, "'%s' is no module name: letters, digits, '_', '-', and '.' between folders", name);
     lua_settop(L, 2);
     lua_pushvalue(L, 1);
     lua_pushlightuserdata(L, t ? (void *)t : (void *)L);
     lua_settable(L, 2);
-    file_read *r = read_begin(L, dir, app_path(dir, name, ".lua"), app_path(dir, name, "/init.lua"));
+    file_read *r =
+        read_begin(L, dir, app_path(dir, name, ".lua"), app_path(dir, name, "/init.lua"));
     return file_ready(L, LUA_OK, (lua_KContext)r);
 }
 

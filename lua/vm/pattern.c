@@ -1,8 +1,8 @@
 /* pattern.c - see pattern.h
  *
- * A pattern is a sequence of items; match_here(s, p) says where the items from p on end when they begin
- * to match at s. Plain items advance in a loop; an item with a choice (?, *, +, -, a capture) tries the
- * rest of the pattern by recursion, so its depth is limited. */
+ * A pattern is a sequence of items; match_here(s, p) says where the items from p on end when
+ * they begin to match at s. Plain items advance in a loop; an item with a choice (?, *, +, -, a
+ * capture) tries the rest of the pattern by recursion, so its depth is limited. */
 #include "lua/vm/pattern.h"
 #include "lua/vm/task.h"
 #include <ctype.h>
@@ -193,13 +193,14 @@ static const char *match_again(matcher *m, const char *s, char digit)
     return memcmp(m->captures[i].at, s, len) == 0 ? s + len : NULL;
 }
 
-/* A special item at p: sets *next to what follows it and returns where it ends in s, or NULL when it does
- * not match. Items that decide about the whole rest set *next to NULL. */
+/* A special item at p: sets *next to what follows it and returns where it ends in s, or NULL
+ * when it does not match. Items that decide about the whole rest set *next to NULL. */
 static bool is_special_item(const matcher *m, const char *p)
 {
     if (*p == '(' || *p == ')') return true;
     if (*p == '$') return p + 1 == m->p_end;
-    return *p == '%' && p + 1 < m->p_end && (p[1] == 'b' || p[1] == 'f' || isdigit((unsigned char)p[1]));
+    return *p == '%' && p + 1 < m->p_end &&
+           (p[1] == 'b' || p[1] == 'f' || isdigit((unsigned char)p[1]));
 }
 
 static const char *match_special(matcher *m, const char *s, const char *p, const char **next)
@@ -207,7 +208,8 @@ static const char *match_special(matcher *m, const char *s, const char *p, const
     *next = NULL;
     switch (*p) {
     case '(':
-        return p + 1 < m->p_end && p[1] == ')' ? open_capture(m, s, p + 2, POSITION) : open_capture(m, s, p + 1, OPEN);
+        return p + 1 < m->p_end && p[1] == ')' ? open_capture(m, s, p + 2, POSITION)
+                                               : open_capture(m, s, p + 1, OPEN);
     case ')': return close_capture(m, s, p + 1);
     case '$': return s == m->s_end ? s : NULL;
     default: break;
@@ -261,8 +263,8 @@ static const char *match_here(matcher *m, const char *s, const char *p)
 
 /* ---- captures as values ---- */
 
-static void matcher_init(matcher *m, lua_State *L, const char *s, size_t s_len, const char *p, size_t p_len,
-                         const char *what)
+static void matcher_init(matcher *m, lua_State *L, const char *s, size_t s_len, const char *p,
+                         size_t p_len, const char *what)
 {
     m->L = L;
     m->steps = qh_steps_begin(what);
@@ -320,7 +322,8 @@ static bool is_plain(const char *p, size_t len)
     return true;
 }
 
-static int find_plain(lua_State *L, const char *s, size_t s_len, const char *p, size_t p_len, size_t from)
+static int find_plain(lua_State *L, const char *s, size_t s_len, const char *p, size_t p_len,
+                      size_t from)
 {
     const char *at = p_len ? memmem(s + from, s_len - from, p, p_len) : s + from;
     if (!at) return lua_pushnil(L), 1;
@@ -358,7 +361,8 @@ static int search(lua_State *L, size_t from, bool is_find)
         }
         if (is_anchored || at == m.s_end) return lua_pushnil(L), 1;
         if (qh_steps_want_pause(L, &m.steps))
-            return qh_task_pause(L, (lua_KContext)((size_t)(at + 1 - s) << 1 | is_find), search_more);
+            return qh_task_pause(L, (lua_KContext)((size_t)(at + 1 - s) << 1 | is_find),
+                                 search_more);
     }
 }
 
@@ -368,7 +372,8 @@ static int find_or_match(lua_State *L, bool is_find)
     const char *s = luaL_checklstring(L, 1, &s_len), *p = luaL_checklstring(L, 2, &p_len);
     size_t from = start_of(luaL_optinteger(L, 3, 1), s_len);
     if (from > s_len) return lua_pushnil(L), 1;
-    if (is_find && (lua_toboolean(L, 4) || is_plain(p, p_len))) return find_plain(L, s, s_len, p, p_len, from);
+    if (is_find && (lua_toboolean(L, 4) || is_plain(p, p_len)))
+        return find_plain(L, s, s_len, p, p_len, from);
     return search(L, from, is_find);
 }
 
@@ -396,7 +401,8 @@ static int gmatch_more(lua_State *L, int status, lua_KContext ctx)
 static int gmatch_next(lua_State *L)
 {
     size_t s_len, p_len;
-    const char *s = lua_tolstring(L, lua_upvalueindex(1), &s_len), *p = lua_tolstring(L, lua_upvalueindex(2), &p_len);
+    const char *s = lua_tolstring(L, lua_upvalueindex(1), &s_len),
+               *p = lua_tolstring(L, lua_upvalueindex(2), &p_len);
     gmatch_state *g = lua_touserdata(L, lua_upvalueindex(3));
     matcher m;
     matcher_init(&m, L, s, s_len, p, p_len, "string.gmatch");
@@ -444,7 +450,8 @@ static void add_expanded(matcher *m, luaL_Buffer *b, const char *s, const char *
             luaL_addlstring(b, s, (size_t)(e - s));
         } else if (isdigit((unsigned char)c)) {
             int i = c - '1';
-            if (i && i >= m->n_captures) luaL_error(m->L, "invalid capture index %%%d in replacement string", i + 1);
+            if (i && i >= m->n_captures)
+                luaL_error(m->L, "invalid capture index %%%d in replacement string", i + 1);
             push_capture(m, i, s, e);
             luaL_tolstring(m->L, -1, NULL);
             lua_remove(m->L, -2);
@@ -479,7 +486,8 @@ static bool add_replacement(matcher *m, luaL_Buffer *b, const char *s, const cha
         luaL_addlstring(b, s, (size_t)(e - s));
         return false;
     }
-    if (!lua_isstring(L, -1)) return luaL_error(L, "invalid replacement value (a %s)", luaL_typename(L, -1));
+    if (!lua_isstring(L, -1))
+        return luaL_error(L, "invalid replacement value (a %s)", luaL_typename(L, -1));
     luaL_addvalue(b);
     return true;
 }
@@ -562,8 +570,10 @@ int qh_string_gsub(lua_State *L)
     luaL_checklstring(L, 1, &s_len);
     luaL_checkstring(L, 2);
     int type = lua_type(L, 3);
-    luaL_argexpected(L, type == LUA_TNUMBER || type == LUA_TSTRING || type == LUA_TFUNCTION || type == LUA_TTABLE, 3,
-                     "string/function/table");
+    luaL_argexpected(L,
+                     type == LUA_TNUMBER || type == LUA_TSTRING || type == LUA_TFUNCTION ||
+                         type == LUA_TTABLE,
+                     3, "string/function/table");
     gsub_state g = {.max = luaL_optinteger(L, 4, (lua_Integer)s_len + 1)};
     return gsub_run(L, g, false);
 }

@@ -1,7 +1,7 @@
 /* pattern.h - string.find, match, gmatch and gsub with patterns that cannot run away.
  *
- * Lua's patterns (reference manual, 6.4.1) backtrack: a short one can take longer than the universe on
- * a short string, inside one C call where no hook fires. This matcher counts steps. */
+ * Lua's patterns (reference manual, 6.4.1) backtrack: a short one can take longer than the
+ * universe on a short string, inside one C call where no hook fires. This matcher counts steps. */
 #pragma once
 #include <lua.h>
 

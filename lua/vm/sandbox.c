@@ -1,9 +1,9 @@
 /* sandbox.c - the globals that scripts see: an allow-list, and views that cannot be changed.
  *
- * Scripts get views (an empty table whose metatable reads the real one), so that one request cannot
- * change what the next one calls. Gone: io, debug, package, dofile, loadfile, string.dump, bytecode,
- * __gc in metatables (finalizers run where no watchdog reaches), most of os and collectgarbage.
- * pcall, xpcall and load let the error of a dying task pass. */
+ * Scripts get views (an empty table whose metatable reads the real one), so that one request
+ * cannot change what the next one calls. Gone: io, debug, package, dofile, loadfile,
+ * string.dump, bytecode, __gc in metatables (finalizers run where no watchdog reaches), most of
+ * os and collectgarbage. pcall, xpcall and load let the error of a dying task pass. */
 #include "lua/vm/lists.h"
 #include "lua/vm/pattern.h"
 #include "lua/vm/vm_private.h"
@@ -32,7 +32,8 @@ static int refuse_write(lua_State *L)
     const char *name = lua_tostring(L, lua_upvalueindex(1));
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : luaL_typename(L, 2);
     if (strcmp(name, LUA_GNAME) == 0)
-        return luaL_error(L, "there are no global variables: make '%s' local, or return it from a module", key);
+        return luaL_error(
+            L, "there are no global variables: make '%s' local, or return it from a module", key);
     return luaL_error(L, "%s.%s cannot be changed: the library is read-only", name, key);
 }
 
@@ -106,7 +107,8 @@ static void push_deep_copy(lua_State *L, int real, const char *name)
     for (lua_pushnil(L); lua_next(L, real);) {
         lua_pushvalue(L, -2);
         bool can_call = lua_istable(L, -2) && is_callable(L, -2);
-        if (lua_istable(L, -2) && lua_type(L, -3) == LUA_TSTRING && (can_call || !has_metatable(L, -2))) {
+        if (lua_istable(L, -2) && lua_type(L, -3) == LUA_TSTRING &&
+            (can_call || !has_metatable(L, -2))) {
             const char *inner = lua_pushfstring(L, "%s.%s", name, lua_tostring(L, -3));
             lua_pushvalue(L, -3);
             lua_pushvalue(L, -1);
@@ -154,7 +156,8 @@ static int sb_setmetatable(lua_State *L)
     if (type == LUA_TTABLE) {
         lua_pushliteral(L, "__gc");
         if (lua_rawget(L, 2) != LUA_TNIL)
-            return luaL_error(L, "setmetatable: __gc is not available to scripts; use a <close> variable");
+            return luaL_error(
+                L, "setmetatable: __gc is not available to scripts; use a <close> variable");
     }
     lua_settop(L, 2);
     lua_setmetatable(L, 1);
@@ -164,7 +167,8 @@ static int sb_setmetatable(lua_State *L)
 static void protected_begin(lua_State *L)
 {
     qh_coro_mark *mark = qh_coro_mark_of(L);
-    if (mark->n_protected >= QH_VM_MAX_PROTECTED) luaL_error(L, "stack overflow: too many nested pcalls");
+    if (mark->n_protected >= QH_VM_MAX_PROTECTED)
+        luaL_error(L, "stack overflow: too many nested pcalls");
     mark->n_protected++;
 }
 
@@ -242,7 +246,8 @@ static int read_pieces(lua_State *L)
         const char *piece = lua_tolstring(L, -1, &len);
         if (lua_isnil(L, -1) || (piece && !len)) break;
         if (!piece) return luaL_error(L, "reader function must return a string");
-        if ((total += len) > MAX_CHUNK_BYTES) return luaL_error(L, "chunk over %d bytes", MAX_CHUNK_BYTES);
+        if ((total += len) > MAX_CHUNK_BYTES)
+            return luaL_error(L, "chunk over %d bytes", MAX_CHUNK_BYTES);
         luaL_addvalue(&b);
     }
     lua_pop(L, 1);
@@ -363,9 +368,10 @@ static void protect_string_metatable(lua_State *L)
 void qh_sandbox_open(lua_State *L)
 {
     static const luaL_Reg LIBS[] = {
-        {LUA_GNAME, luaopen_base}, {LUA_STRLIBNAME, luaopen_string}, {LUA_TABLIBNAME, luaopen_table},
-        {LUA_MATHLIBNAME, luaopen_math}, {LUA_UTF8LIBNAME, luaopen_utf8}, {LUA_OSLIBNAME, luaopen_os},
-        {LUA_COLIBNAME, qh_coro_open}, {NULL, NULL}};
+        {LUA_GNAME, luaopen_base},       {LUA_STRLIBNAME, luaopen_string},
+        {LUA_TABLIBNAME, luaopen_table}, {LUA_MATHLIBNAME, luaopen_math},
+        {LUA_UTF8LIBNAME, luaopen_utf8}, {LUA_OSLIBNAME, luaopen_os},
+        {LUA_COLIBNAME, qh_coro_open},   {NULL, NULL}};
     static const char *const BASE_OUT[] = {"dofile", "loadfile", "warn", NULL};
     static const char *const STRING_OUT[] = {"dump", NULL};
     static const char *const OS_IN[] = {"time", "clock", "date", "difftime", NULL};

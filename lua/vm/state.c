@@ -139,6 +139,7 @@ int qh_vm_resume(qh_vm *vm, lua_State *co, lua_State *from, int n_args, int *n_r
     int status = lua_resume(co, from, n_args, n_results);
     if (b && from) qh_budget_switch(b, from);
     vm->n_levels--;
-    if (status == LUA_YIELD && vm->yield_kind != QH_YIELD_SCRIPT) qh_coro_mark_of(co)->is_parked = 1;
+    if (status == LUA_YIELD && vm->yield_kind != QH_YIELD_SCRIPT)
+        qh_coro_mark_of(co)->is_parked = 1;
     return status;
 }

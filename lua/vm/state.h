@@ -23,7 +23,7 @@ typedef struct qh_task qh_task;
 typedef struct {
     size_t max_bytes;           /* of the whole VM; 0: 256 MiB */
     const char *app_dir;        /* the folder that `require` may read; NULL: none. Copied */
-    const char *lib_dir;        /* the qhost library on disk in place of the built-in one; NULL. Copied */
+    const char *lib_dir; /* the qhost library on disk in place of the built-in one; NULL. Copied */
     qh_loop *loop;              /* NULL: nothing can wait; tasks run to their end */
     qh_budget *budget;          /* the watchdog of this thread; NULL: no CPU limits */
     qh_workers *workers;        /* NULL: files are read on this thread */

@@ -7,10 +7,10 @@
 #include <string.h>
 
 enum {
-    GRACE_US = 10000,           /* CPU for unwinding once a task must die */
-    TURN_US = 4000,             /* tasks run one after another for so long before the loop looks around */
-    DEEP_CALLS = 10000,         /* a recursion without an end looks like this when memory is gone */
-    END_TRIES = 100             /* turns that an ending VM gives a task to unwind */
+    GRACE_US = 10000,   /* CPU for unwinding once a task must die */
+    TURN_US = 4000,     /* tasks run one after another for so long before the loop looks around */
+    DEEP_CALLS = 10000, /* a recursion without an end looks like this when memory is gone */
+    END_TRIES = 100     /* turns that an ending VM gives a task to unwind */
 };
 
 const qh_task_limits qh_task_limits_default = {
@@ -28,7 +28,7 @@ struct qh_task {
     bool is_woken;              /* between a park and the moment its slice has ended */
     bool has_failed;            /* its function raised; the record is its only result */
     bool is_deep;               /* calls were nested deep when memory was refused */
-    int64_t stuck_since_us;     /* of cpu_us: when this slice was found to be over where it cannot end; 0: not */
+    int64_t stuck_since_us;     /* of cpu_us: its slice is over where it cannot end; 0: no */
     bool is_stuck;              /* it ran out of CPU there */
     bool is_raised;             /* the reason it dies for has been raised */
     qh_task_end dying;          /* QH_TASK_OK: it lives */
@@ -56,7 +56,9 @@ bool qh_task_may_take(qh_task *t, size_t more)
 {
     lua_Debug ar;
     if (!t || !t->limits.heap_bytes) return true;
-    if (more <= (size_t)t->limits.heap_bytes && t->held_bytes <= t->limits.heap_bytes - (int64_t)more) return true;
+    if (more <= (size_t)t->limits.heap_bytes &&
+        t->held_bytes <= t->limits.heap_bytes - (int64_t)more)
+        return true;
     t->is_deep = lua_getstack(t->vm->levels[t->vm->n_levels - 1], DEEP_CALLS, &ar);
     return false;
 }
@@ -102,7 +104,8 @@ static const char *reason_of(const qh_task *t)
         return t->is_stuck ? "the script ran too long inside a function that cannot be interrupted"
                            : "the script ran too long without waiting";
     case QH_TASK_MEMORY:
-        return t->is_deep ? "stack overflow: calls nested until memory was gone" : "the script used too much memory";
+        return t->is_deep ? "stack overflow: calls nested until memory was gone"
+                          : "the script used too much memory";
     default: return "not enough memory";
     }
 }
@@ -176,7 +179,8 @@ static void overrun(lua_State *L)
         lua_yield(L, 0);
     } else if (!t->stuck_since_us) {
         t->stuck_since_us = used;
-    } else if (!t->dying && t->limits.call_us && vm->opts.loop && used - t->stuck_since_us >= t->limits.call_us) {
+    } else if (!t->dying && t->limits.call_us && vm->opts.loop &&
+               used - t->stuck_since_us >= t->limits.call_us) {
         die(t, QH_TASK_CPU);                    /* the others wait: nobody may hold them for long */
         t->is_stuck = true;
         t->grace_end_us = used + GRACE_US;
@@ -186,7 +190,8 @@ static void overrun(lua_State *L)
 
 /* ---- steps: what C functions use instead of hooks ---- */
 
-/* CPU of the slice so far; -1: nothing is limited here. The first look starts the call's own time. */
+/* CPU of the slice so far; -1: nothing is limited here. The first look starts the call's own
+ * time. */
 static int64_t look(lua_State *L, qh_steps *s)
 {
     qh_vm *vm = qh_vm_of(L);
@@ -275,7 +280,8 @@ int qh_error_record(lua_State *L)
     lua_pushvalue(L, 1);
     bool is_text = lua_pcall(L, 1, 1, 0) == LUA_OK;
     qh_vm_privileged_begin(vm);
-    if (!is_text) lua_pop(L, 1), lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+    if (!is_text)
+        lua_pop(L, 1), lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
     lua_createtable(L, 0, 3);
     luaL_traceback(L, L, lua_tostring(L, -2), 1);
     lua_setfield(L, -2, "trace");
@@ -365,8 +371,9 @@ static void finish(qh_task *t, int status, int n_results)
         mark_record(t->L);
         n_results = 1;
     }
-    if (end && !is_record(t->L, -1)) {          /* no memory for one, or an error within the handler */
-        const char *text = lua_type(t->L, -1) == LUA_TSTRING ? lua_tostring(t->L, -1) : "error in error handling";
+    if (end && !is_record(t->L, -1)) { /* no memory for one, or an error within the handler */
+        const char *text =
+            lua_type(t->L, -1) == LUA_TSTRING ? lua_tostring(t->L, -1) : "error in error handling";
         lua_createtable(t->L, 0, 1);
         lua_pushstring(t->L, t->dying ? reason_of(t) : text);
         lua_setfield(t->L, -2, "message");
@@ -433,8 +440,8 @@ static void run_slice(qh_task *t)
     }
 }
 
-/* Who waited and was woken runs first, in order; then one of those who were cut off. So a request that
- * spins delays the others by one slice, however many spin. */
+/* Who waited and was woken runs first, in order; then one of those who were cut off. So a
+ * request that spins delays the others by one slice, however many spin. */
 static void run_turn(void *arg)
 {
     qh_vm *vm = arg;
@@ -496,7 +503,8 @@ void qh_tasks_end_all(qh_vm *vm)
             next = t->next;
             qh_task_cancel(t);
         }
-        for (qh_task *t; (t = take_first(&vm->woken)) || (t = take_first(&vm->cut_off));) run_slice(t);
+        for (qh_task *t; (t = take_first(&vm->woken)) || (t = take_first(&vm->cut_off));)
+            run_slice(t);
     }
     while (vm->tasks) finish(vm->tasks, LUA_ERRRUN, 0);
     if (vm->is_turn_due) qh_loop_undefer(vm->opts.loop, run_turn, vm);
@@ -543,7 +551,8 @@ static int fail_to_wait(lua_State *L, const char *what)
     for (int at = vm->n_levels - 1; at >= 0 && !inside; at--) {
         lua_State *co = vm->levels[at];
         if (lua_isyieldable(co)) continue;
-        for (int level = at == vm->n_levels - 1 ? 1 : 0; !inside && lua_getstack(co, level, &ar); level++) {
+        for (int level = at == vm->n_levels - 1 ? 1 : 0; !inside && lua_getstack(co, level, &ar);
+             level++) {
             lua_getinfo(co, "S", &ar);
             if (*ar.what != 'C') continue;
             luaL_checkstack(co, 8, NULL);

@@ -3,10 +3,10 @@
  *   new -> READY -> RUNNING -> PARKED (an operation waits) -> READY ... -> DONE
  *                      \-> READY again at the end of a slice
  *
- * Whatever a task starts (a generation, a timer, a child) it registers in its scope; when the task
- * ends, or its client leaves, the scope is closed, newest first. A cancelled task is resumed with an
- * error that pcall does not swallow, so that its <close> variables unwind; it can wait for nothing
- * any more. Running out of CPU or memory ends a task the same way.
+ * Whatever a task starts (a generation, a timer, a child) it registers in its scope; when the
+ * task ends, or its client leaves, the scope is closed, newest first. A cancelled task is
+ * resumed with an error that pcall does not swallow, so that its <close> variables unwind; it
+ * can wait for nothing any more. Running out of CPU or memory ends a task the same way.
  *
  * Waiting, in a binding:
  *     static int sleep_go_on(lua_State *L, int status, lua_KContext ctx) {
@@ -22,7 +22,7 @@
 typedef struct {
     int64_t cpu_us;             /* between two waits; 0: no limit */
     int64_t slice_us;           /* before others get their turn */
-    int64_t call_us;            /* within a C function that cannot be left, such as table.sort; 0: no limit */
+    int64_t call_us;            /* in a C function that cannot be left (table.sort); 0: no limit */
     int64_t heap_bytes;         /* net of what it allocates; 0: no limit */
     bool is_pure;               /* it may not wait for the outside: an app that loads */
 } qh_task_limits;
@@ -44,22 +44,22 @@ typedef struct qh_scoped {
 } qh_scoped;
 
 typedef struct {
-    /* L: the task's coroutine. OK: its n results are on top. Otherwise the error on top is a table
-     * {message = string, trace = message and calls, value = what was raised}; without memory for that,
-     * message only. Privileged; must not raise. */
+    /* L: the task's coroutine. OK: its n results are on top. Otherwise the error on top is a
+     * table {message = string, trace = message and calls, value = what was raised}; without
+     * memory for that, message only. Privileged; must not raise. */
     void (*on_done)(void *user, qh_task *t, qh_task_end end, lua_State *L, int n);
 } qh_task_ops;
 
-/* Make a task that will call the function on top of the main state's stack with the n_args below
- * ... above it (as for lua_call); both are popped. It runs at qh_task_start. Privileged. */
+/* Make a task that will call a function: it and its n_args are on top of the main state's stack,
+ * as for lua_call, and are popped. It runs at qh_task_start. Privileged. */
 qh_task *qh_task_new(qh_vm *vm, int n_args, const qh_task_limits *limits, const qh_task_ops *ops,
                      void *user);
 /* Run it now, until it waits, its slice ends or it is done; the task may be gone on return. */
 void     qh_task_start(qh_task *t);
-/* With a loop-less VM: run to the end; a task that waits is cancelled. */
+/* In a VM without a loop: run to the end; to wait is an error there. */
 void     qh_task_run(qh_task *t);
-void     qh_task_wake(qh_task *t);                 /* parked: run it in the next turn; else nothing */
-void     qh_task_cancel(qh_task *t);               /* closes its scope now; it unwinds in the next turn */
+void     qh_task_wake(qh_task *t);      /* parked: run it in the next turn; else nothing */
+void     qh_task_cancel(qh_task *t);    /* closes its scope now; it unwinds in the next turn */
 bool     qh_task_is_dying(const qh_task *t);
 void    *qh_task_user(const qh_task *t);
 int64_t  qh_task_lua_us(const qh_task *t);         /* CPU used so far, all slices */
@@ -68,15 +68,16 @@ qh_task *qh_task_running(lua_State *L);            /* NULL: host code */
 void     qh_scope_add(qh_task *t, qh_scoped *s);
 void     qh_scope_remove(qh_scoped *s);            /* not registered: nothing */
 
-/* Raises what qh_task_park would raise: call it before an operation begins that park will wait for. */
+/* Raises what qh_task_park would raise: call it before an operation begins that park will wait
+ * for. */
 void     qh_task_may_park(lua_State *L, const char *what);
 qh_loop *qh_task_loop(lua_State *L);               /* of the VM; NULL: nothing can wait */
 /* Suspend the running task until qh_task_wake; then k runs. Raises an error that names `what` and
  * the place when a C function in between cannot be suspended, or when nothing can wait here. */
 int      qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFunction k);
-/* C functions that loop count steps: no hook fires inside them. One step is some nanoseconds of work.
- * What uses up its time of CPU without a pause raises "<what> takes too long"; when the task's own
- * budget is spent it dies. Without a watchdog nothing is limited.
+/* C functions that loop count steps: no hook fires inside them. One step is some nanoseconds of
+ * work. What uses up its time of CPU without a pause raises "<what> takes too long"; when the
+ * task's own budget is spent it dies. Without a watchdog nothing is limited.
  *     qh_steps s = qh_steps_begin("string.find");  ...  qh_steps_take(L, &s, n); */
 typedef struct {
     const char *what;
@@ -98,10 +99,11 @@ static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
     else s->left -= (int)n;
 }
 
-/* At a point where it can be left and gone on with by k: whether its turn is over, and it may give it up. */
+/* At a point where it can be left and gone on with by k: whether its turn is over, and it may
+ * give it up. */
 bool     qh_steps_want_pause(lua_State *L, const qh_steps *s);
-int      qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k);   /* k calls qh_task_check */
+int      qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k); /* k calls qh_task_check */
 
 void     qh_task_check(lua_State *L);              /* raises when the running task is dying */
-int      qh_task_rethrow(lua_State *L);            /* raise the error on top once more if the task is dying; else 0 */
+int      qh_task_rethrow(lua_State *L);    /* dying: raise the error on top once more; else 0 */
 void     qh_task_out_of_memory(lua_State *L);      /* the running task hit its limit: it dies */

@@ -6,7 +6,7 @@
 
 enum {
     QH_VM_MAX_LEVELS = 220,     /* nested resumes; Lua's own C stack limit is 200 */
-    QH_VM_MAX_PROTECTED = 190   /* nested pcalls of a coroutine: unwinding one costs the depth of all,
+    QH_VM_MAX_PROTECTED = 190 /* nested pcalls of a coroutine: unwinding one costs the depth of all,
                                    and a yield starts Lua's own count anew */
 };
 

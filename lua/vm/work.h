@@ -19,7 +19,8 @@ struct qh_work {
     bool is_done, is_orphan;
 };
 
-/* Start it; it belongs to the running task's scope. Without workers, a loop or a task it runs here. */
+/* Start it; it belongs to the running task's scope. Without workers, a loop or a task it runs
+ * here. */
 void qh_work_begin(lua_State *L, qh_work *w);
 /* Raises when the task is dying; w is not to be touched then. */
 bool qh_work_is_done(lua_State *L, qh_work *w);

@@ -1,8 +1,8 @@
 /* json_fuzz.c - request bodies that nobody would write: JSON into Lua values and back.
  *
- * Properties: decoding ends well or with a place; what jansson takes, we take; what we took comes back
- * from the encoder as JSON that jansson takes and that decodes to the same text again; and a value read
- * into jansson and pushed back encodes the same. */
+ * Properties: decoding ends well or with a place; what jansson takes, we take; what we took
+ * comes back from the encoder as JSON that jansson takes and that decodes to the same text
+ * again; and a value read into jansson and pushed back encodes the same. */
 #include "lua/bind/bind.h"
 #include "lua/vm/convert.h"
 #include "lua/vm/state.h"

@@ -2,9 +2,9 @@
  *
  *     lua_host APP.lua [--dev] [--cpu-ms N] [--heap-mb N] [--pages N] name=script.lua...
  *
- * Prints "port N" and serves until standard input ends or SIGTERM. Each line of input is a command:
- * "stats" prints what the engines and the Lua layer hold, as JSON. A model named "slow..." is answered
- * after 300 ms, so that a load waits. */
+ * Prints "port N" and serves until standard input ends or SIGTERM. Each line of input is a
+ * command: "stats" prints what the engines and the Lua layer hold, as JSON. A model named
+ * "slow..." is answered after 300 ms, so that a load waits. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "scripted/scripted.h"
@@ -51,10 +51,12 @@ static void die(const char *what, const qh_err *err)
 
 /* ---- models ---- */
 
-static qh_status next_token(void *arg, const qh_token *tokens, int n, qh_scripted_next *out, qh_err *err)
+static qh_status next_token(void *arg, const qh_token *tokens, int n, qh_scripted_next *out,
+                            qh_err *err)
 {
     model *m = arg;
-    return qh_script_model_next(m->script, tokens, n, out->ids, out->weights, QH_SCRIPTED_MAX_NEXT, &out->n, err);
+    return qh_script_model_next(m->script, tokens, n, out->ids, out->weights, QH_SCRIPTED_MAX_NEXT,
+                                &out->n, err);
 }
 
 static void on_events(void *arg)
@@ -69,15 +71,24 @@ static void open_model(model *m, const char *name, const char *path)
     m->name = name;
     if (qh_script_model_open(&m->script, path, &err)) die(path, &err);
     qh_script_model_facts facts = qh_script_model_get_facts(m->script);
-    qh_script script = {.next = next_token, .arg = m, .steps_per_s = facts.rate, .prefill_per_s = facts.prefill_rate};
-    qh_backend_limits limits = {.n_pages = H.n_pages, .max_rows = 512, .max_seqs = MAX_SEQS, .max_outputs = MAX_SEQS,
+    qh_script script = {.next = next_token,
+                        .arg = m,
+                        .steps_per_s = facts.rate,
+                        .prefill_per_s = facts.prefill_rate};
+    qh_backend_limits limits = {.n_pages = H.n_pages,
+                                .max_rows = 512,
+                                .max_seqs = MAX_SEQS,
+                                .max_outputs = MAX_SEQS,
                                 .max_context = facts.n_ctx};
     qh_backend *be;
     if (qh_scripted_open(&be, &script, &limits, &err)) die(path, &err);
     qh_scripted_desc(&m->desc, facts.n_ctx);
     if (qh_tokenizer_new(&m->tokenizer, be->ops->caps(be)->vocab, &err)) die(path, &err);
     if (qh_waker_new(&m->waker, H.loop, on_events, m, &err)) die(path, &err);
-    qh_engine_config cfg = {.max_seqs = MAX_SEQS, .max_queued = 256, .step_tokens = 512, .n_pages = H.n_pages,
+    qh_engine_config cfg = {.max_seqs = MAX_SEQS,
+                            .max_queued = 256,
+                            .step_tokens = 512,
+                            .n_pages = H.n_pages,
                             .on_events = qh_waker_wakeup(m->waker)};
     if (qh_engine_new(&m->engine, be, &m->desc, m->tokenizer, &cfg, &err)) die(path, &err);
 }
@@ -85,7 +96,10 @@ static void open_model(model *m, const char *name, const char *path)
 static void answer(qh_lua_question *q, model *m)
 {
     qh_script_model_facts facts = qh_script_model_get_facts(m->script);
-    qh_lua_model l = {.engine = m->engine, .tokenizer = m->tokenizer, .arch = "scripted", .n_ctx = facts.n_ctx,
+    qh_lua_model l = {.engine = m->engine,
+                      .tokenizer = m->tokenizer,
+                      .arch = "scripted",
+                      .n_ctx = facts.n_ctx,
                       .chat_template = facts.chat_template};
     qh_lua_answer(q, &l, NULL);
 }
@@ -121,13 +135,17 @@ static void print_stats(void)
 {
     qh_lua_state s = qh_lua_get_state(H.lua);
     qh_server_counts c = qh_server_count(H.server);
-    printf("{\"generation\":%d,\"generations\":%d,\"requests\":%d,\"heap\":%zu,\"conns\":%d,\"exchanges\":%d,\"failed\":%s,\"engines\":[",
-           s.generation, s.n_generations, s.n_requests, s.heap_bytes, c.n_conns, c.n_exchanges, s.last_error ? "true" : "false");
+    printf("{\"generation\":%d,\"generations\":%d,\"requests\":%d,\"heap\":%zu,\"conns\":%d,"
+           "\"exchanges\":%d,\"failed\":%s,\"engines\":[",
+           s.generation, s.n_generations, s.n_requests, s.heap_bytes, c.n_conns, c.n_exchanges,
+           s.last_error ? "true" : "false");
     for (int i = 0; i < H.n_models; i++) {
         qh_engine_stats e;
         qh_engine_get_stats(H.models[i].engine, &e);
-        printf("%s{\"running\":%d,\"queued\":%d,\"pages\":%d,\"free\":%d,\"cached\":%d,\"sampled\":%lld}", i ? "," : "",
-               e.n_running, e.n_queued, e.n_pages_total, e.n_pages_free, e.n_pages_cached, (long long)e.n_sampled_tokens);
+        printf("%s{\"running\":%d,\"queued\":%d,\"pages\":%d,\"free\":%d,\"cached\":%d,\"sampled\":"
+               "%lld}",
+               i ? "," : "", e.n_running, e.n_queued, e.n_pages_total, e.n_pages_free,
+               e.n_pages_cached, (long long)e.n_sampled_tokens);
     }
     printf("]}\n");
     fflush(stdout);
@@ -164,10 +182,13 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         char *eq = strchr(argv[i], '=');
         if (strcmp(argv[i], "--dev") == 0) opts.is_dev = true;
-        else if (strcmp(argv[i], "--cpu-ms") == 0 && i + 1 < argc) opts.cpu_us = atoi(argv[++i]) * 1000;
-        else if (strcmp(argv[i], "--heap-mb") == 0 && i + 1 < argc) opts.heap_bytes = (int64_t)atoi(argv[++i]) << 20;
+        else if (strcmp(argv[i], "--cpu-ms") == 0 && i + 1 < argc)
+            opts.cpu_us = atoi(argv[++i]) * 1000;
+        else if (strcmp(argv[i], "--heap-mb") == 0 && i + 1 < argc)
+            opts.heap_bytes = (int64_t)atoi(argv[++i]) << 20;
         else if (strcmp(argv[i], "--pages") == 0 && i + 1 < argc) H.n_pages = atoi(argv[++i]);
-        else if (eq && H.n_models < MAX_MODELS) *eq = 0, open_model(&H.models[H.n_models++], argv[i], eq + 1);
+        else if (eq && H.n_models < MAX_MODELS)
+            *eq = 0, open_model(&H.models[H.n_models++], argv[i], eq + 1);
         else opts.app_path = argv[i];
     }
     if (!opts.app_path) die("usage: lua_host APP.lua [options] name=script.lua...", NULL);

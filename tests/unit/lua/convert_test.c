@@ -19,11 +19,27 @@ TEST(documents_survive_a_round_trip)
 {
     fixture f = fixture_open(NULL);
     lua_State *L = qh_vm_lua(f.vm);
-    static const char *const SAME[] = {
-        "null", "true", "false", "0", "-1", "9223372036854775807", "-9223372036854775808", "1.5", "1e+300",
-        "\"\"", "\"a\\\"b\\\\c\\n\"", "\"\xc3\xa9\xf0\x9f\x98\x80\"", "[]", "{}", "[[],{},null]",
-        "{\"z\":1,\"a\":2,\"m\":{\"y\":[],\"b\":{}}}", "[{\"b\":1,\"a\":2},{\"b\":3,\"a\":4},{\"a\":5,\"b\":6}]",
-        "{\"\":{\"\":null}}", "[null,1]", "0.1", "\"\\u0000\\u001f\""};
+    static const char *const SAME[] = {"null",
+                                       "true",
+                                       "false",
+                                       "0",
+                                       "-1",
+                                       "9223372036854775807",
+                                       "-9223372036854775808",
+                                       "1.5",
+                                       "1e+300",
+                                       "\"\"",
+                                       "\"a\\\"b\\\\c\\n\"",
+                                       "\"\xc3\xa9\xf0\x9f\x98\x80\"",
+                                       "[]",
+                                       "{}",
+                                       "[[],{},null]",
+                                       "{\"z\":1,\"a\":2,\"m\":{\"y\":[],\"b\":{}}}",
+                                       "[{\"b\":1,\"a\":2},{\"b\":3,\"a\":4},{\"a\":5,\"b\":6}]",
+                                       "{\"\":{\"\":null}}",
+                                       "[null,1]",
+                                       "0.1",
+                                       "\"\\u0000\\u001f\""};
     for (size_t i = 0; i < sizeof SAME / sizeof *SAME; i++) check_round(L, SAME[i], SAME[i]);
     check_round(L, " { \"a\" : [ 1 , 2 ] } ", "{\"a\":[1,2]}");
     check_round(L, "\"\\ud83d\\ude00\\/\\b\"", "\"\xf0\x9f\x98\x80/\\u0008\"");
@@ -39,7 +55,8 @@ TEST(objects_of_many_keys_keep_their_order)
     fixture f = fixture_open(NULL);
     qh_str s = {0};
     qh_str_append_c(&s, '{');
-    for (int i = 0; i < 100; i++) qh_str_appendf(&s, "%s\"key%d\":%d", i ? "," : "", i * 37 % 100, i);
+    for (int i = 0; i < 100; i++)
+        qh_str_appendf(&s, "%s\"key%d\":%d", i ? "," : "", i * 37 % 100, i);
     qh_str_appendf(&s, ",\"%060d\":0}", 7);
     check_round(qh_vm_lua(f.vm), qh_str_z(&s), qh_str_z(&s));
     qh_str_deinit(&s);
@@ -77,28 +94,45 @@ TEST(malformed_documents_are_refused_with_their_place)
 TEST(lua_values_are_written_canonically)
 {
     fixture f = fixture_open(NULL);
-    CHECK_RUN(&f, "local j = require 'qhost'.json return j.encode{b = 1, a = {}, c = j.array(), d = {1, 2}}",
-              "{\"a\":{},\"b\":1,\"c\":[],\"d\":[1,2]}");
-    CHECK_RUN(&f, "local j = require 'qhost'.json return j.encode(j.object({b = 1, a = 2, x = 3}, {'x', 'b', 'x', 'none'}))",
+    CHECK_RUN(
+        &f,
+        "local j = require 'qhost'.json return j.encode{b = 1, a = {}, c = j.array(), d = {1, 2}}",
+        "{\"a\":{},\"b\":1,\"c\":[],\"d\":[1,2]}");
+    CHECK_RUN(&f,
+              "local j = require 'qhost'.json return j.encode(j.object({b = 1, a = 2, x = 3}, "
+              "{'x', 'b', 'x', 'none'}))",
               "{\"x\":3,\"b\":1,\"a\":2}");
-    CHECK_RUN(&f, "local j = require 'qhost'.json return j.encode(j.decode('{\"b\":1,\"a\":{\"d\":1,\"c\":2}}'), {sort = true})",
+    CHECK_RUN(&f,
+              "local j = require 'qhost'.json return "
+              "j.encode(j.decode('{\"b\":1,\"a\":{\"d\":1,\"c\":2}}'), {sort = true})",
               "{\"a\":{\"c\":2,\"d\":1},\"b\":1}");
-    CHECK_RUN(&f, "local j = require 'qhost'.json local t = j.decode('{\"b\":1}') t.a = 2 t.b = nil t.c = j.null return j.encode(t)",
+    CHECK_RUN(&f,
+              "local j = require 'qhost'.json local t = j.decode('{\"b\":1}') t.a = 2 t.b = nil "
+              "t.c = j.null return j.encode(t)",
               "{\"a\":2,\"c\":null}");
-    CHECK_RUN(&f, "local j = require 'qhost'.json return j.encode('\\255\\xc3\\xa9')", "\"\xef\xbf\xbd\xc3\xa9\"");
+    CHECK_RUN(&f, "local j = require 'qhost'.json return j.encode('\\255\\xc3\\xa9')",
+              "\"\xef\xbf\xbd\xc3\xa9\"");
     fixture_close(&f);
 }
 
 TEST(values_without_a_json_form_are_refused_by_path)
 {
     fixture f = fixture_open(NULL);
-    CHECK_FAILS(&f, "require 'qhost'.json.encode{a = {1, {b = print}}}", QH_TASK_FAILED, "test:1: a[2].b: a function has no JSON form");
-    CHECK_FAILS(&f, "require 'qhost'.json.encode{1, x = 2}", QH_TASK_FAILED, "a list may have the keys 1..n only, without holes");
-    CHECK_FAILS(&f, "require 'qhost'.json.encode{1, nil, 3, [7] = 1}", QH_TASK_FAILED, "without holes");
-    CHECK_FAILS(&f, "require 'qhost'.json.encode{[2] = 1}", QH_TASK_FAILED, "an object may have string keys only");
-    CHECK_FAILS(&f, "require 'qhost'.json.encode{x = 0/0}", QH_TASK_FAILED, "x: JSON has no NaN and no infinity");
-    CHECK_FAILS(&f, "local t = {} t.t = t require 'qhost'.json.encode(t)", QH_TASK_FAILED, "nested too deep, or within itself");
-    CHECK_FAILS(&f, "local s, t = ('x'):rep(1 << 20), {} for i = 1, 40 do t[i] = s end require 'qhost'.json.encode(t)",
+    CHECK_FAILS(&f, "require 'qhost'.json.encode{a = {1, {b = print}}}", QH_TASK_FAILED,
+                "test:1: a[2].b: a function has no JSON form");
+    CHECK_FAILS(&f, "require 'qhost'.json.encode{1, x = 2}", QH_TASK_FAILED,
+                "a list may have the keys 1..n only, without holes");
+    CHECK_FAILS(&f, "require 'qhost'.json.encode{1, nil, 3, [7] = 1}", QH_TASK_FAILED,
+                "without holes");
+    CHECK_FAILS(&f, "require 'qhost'.json.encode{[2] = 1}", QH_TASK_FAILED,
+                "an object may have string keys only");
+    CHECK_FAILS(&f, "require 'qhost'.json.encode{x = 0/0}", QH_TASK_FAILED,
+                "x: JSON has no NaN and no infinity");
+    CHECK_FAILS(&f, "local t = {} t.t = t require 'qhost'.json.encode(t)", QH_TASK_FAILED,
+                "nested too deep, or within itself");
+    CHECK_FAILS(&f,
+                "local s, t = ('x'):rep(1 << 20), {} for i = 1, 40 do t[i] = s end require "
+                "'qhost'.json.encode(t)",
                 QH_TASK_FAILED, "more than 32 MiB of JSON");
     fixture_close(&f);
 }

@@ -36,7 +36,9 @@ TEST(modules_come_from_the_apps_folder_once)
     fixture f = open_in_folder();
     put("a.lua", "local name, path = ... return {name = name, path = path, b = require 'lib.b'}");
     put("lib/b.lua", "return {n = 7}");
-    CHECK_RUN(&f, "local a = require 'a' return a.name .. a.b.n .. tostring(require 'a' == a) .. a.path:match('[^/]*$')",
+    CHECK_RUN(&f,
+              "local a = require 'a' return a.name .. a.b.n .. tostring(require 'a' == a) .. "
+              "a.path:match('[^/]*$')",
               "a7truea.lua");
     CHECK_INT(qh_vm_n_files(f.vm), 2);
     close_folder(&f);
@@ -56,7 +58,8 @@ TEST(nothing_outside_the_folder_can_be_required)
     char link[PATH_MAX + 64];
     snprintf(link, sizeof link, "%s/out.lua", folder);
     CHECK_INT(symlink("/etc/passwd", link), 0);
-    static const char *const NAMES[] = {"../x", "/etc/passwd", "lib/b", "..", "a..b", ".a", "a.", "a\\0b", ""};
+    static const char *const NAMES[] = {"../x", "/etc/passwd", "lib/b", "..", "a..b",
+                                        ".a",   "a.",          "a\\0b", ""};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
         char source[100];
         snprintf(source, sizeof source, "require '%s'", NAMES[i]);
@@ -64,7 +67,8 @@ TEST(nothing_outside_the_folder_can_be_required)
     }
     CHECK_FAILS(&f, "require 'out'", QH_TASK_FAILED, "leads out of the app's folder");
     CHECK_FAILS(&f, "require 'none'", QH_TASK_FAILED, "No such file");
-    CHECK_FAILS(&f, "require 'qhost.none'", QH_TASK_FAILED, "module 'qhost.none' is not part of the qhost library");
+    CHECK_FAILS(&f, "require 'qhost.none'", QH_TASK_FAILED,
+                "module 'qhost.none' is not part of the qhost library");
     close_folder(&f);
 }
 
@@ -108,12 +112,17 @@ TEST(the_library_cannot_be_changed)
 {
     fixture f = open_in_folder();
     CHECK_FAILS(&f, "require 'qhost'.sleep = 1", QH_TASK_FAILED, "qhost.sleep cannot be changed");
-    CHECK_FAILS(&f, "require 'qhost'.json.decode = 1", QH_TASK_FAILED, "qhost.json.decode cannot be changed");
-    CHECK_FAILS(&f, "require 'qhost'.template.jinja = 1", QH_TASK_FAILED, "qhost.template.jinja cannot be changed");
-    CHECK_FAILS(&f, "setmetatable(require 'qhost'.template, {})", QH_TASK_FAILED, "protected metatable");
+    CHECK_FAILS(&f, "require 'qhost'.json.decode = 1", QH_TASK_FAILED,
+                "qhost.json.decode cannot be changed");
+    CHECK_FAILS(&f, "require 'qhost'.template.jinja = 1", QH_TASK_FAILED,
+                "qhost.template.jinja cannot be changed");
+    CHECK_FAILS(&f, "setmetatable(require 'qhost'.template, {})", QH_TASK_FAILED,
+                "protected metatable");
     CHECK_RUN(&f, "return type(require 'qhost'.template{render = function() end})", "table");
-    CHECK_FAILS(&f, "require 'qhost.jinja'.compile = 1", QH_TASK_FAILED, "qhost.jinja.compile cannot be changed");
-    CHECK_RUN(&f, "return require('qhost.jinja').compile('{{ a }}!', {}):render_text({a = 'x'})", "x!");
+    CHECK_FAILS(&f, "require 'qhost.jinja'.compile = 1", QH_TASK_FAILED,
+                "qhost.jinja.compile cannot be changed");
+    CHECK_RUN(&f, "return require('qhost.jinja').compile('{{ a }}!', {}):render_text({a = 'x'})",
+              "x!");
     close_folder(&f);
 }
 

@@ -11,12 +11,15 @@ static unsigned draw(unsigned n) { return qh_rng_philox(20260101, 0, counter++).
 static void random_pattern(qh_str *out)
 {
     static const char *const PIECES[] = {
-        "a", "b", "ab", ".", "%a", "%A", "%d", "%s", "%w+", "%p", "[ab]", "[^a]", "[a-c]", "[%a_]", "[]]", "[^]]", "[a-]",
-        "[%]]", "*", "+", "-", "?", "(", ")", "()", "(a", "b)", "%1", "%2", "%b()", "%bxy", "%f[%w]", "%f[^a]", "^", "$",
-        "%$", "%%", "[", "%", "%f", "%b", "\xc3\xa9", "x", "y", ".-", ".*", "%z", "[%z\1-\3]"};
+        "a",    "b",        "ab",     ".",     "%a",  "%A",   "%d",   "%s",       "%w+", "%p",
+        "[ab]", "[^a]",     "[a-c]",  "[%a_]", "[]]", "[^]]", "[a-]", "[%]]",     "*",   "+",
+        "-",    "?",        "(",      ")",     "()",  "(a",   "b)",   "%1",       "%2",  "%b()",
+        "%bxy", "%f[%w]",   "%f[^a]", "^",     "$",   "%$",   "%%",   "[",        "%",   "%f",
+        "%b",   "\xc3\xa9", "x",      "y",     ".-",  ".*",   "%z",   "[%z\1-\3]"};
     qh_str_clear(out);
     if (draw(6) == 0) qh_str_append_c(out, '^');
-    for (unsigned n = draw(7); n > 0; n--) qh_str_append_z(out, PIECES[draw(sizeof PIECES / sizeof *PIECES)]);
+    for (unsigned n = draw(7); n > 0; n--)
+        qh_str_append_z(out, PIECES[draw(sizeof PIECES / sizeof *PIECES)]);
     if (draw(6) == 0) qh_str_append_c(out, '$');
 }
 
@@ -24,10 +27,12 @@ static void random_subject(qh_str *out)
 {
     static const char LETTERS[] = "aaabbbcxy()1 _]-%^$\xc3\xa9";
     qh_str_clear(out);
-    for (unsigned n = draw(20); n > 0; n--) qh_str_append_c(out, draw(40) ? LETTERS[draw(sizeof LETTERS - 1)] : 0);
+    for (unsigned n = draw(20); n > 0; n--)
+        qh_str_append_c(out, draw(40) ? LETTERS[draw(sizeof LETTERS - 1)] : 0);
 }
 
-/* Call function `at` with subject, pattern and n further arguments on top; leave the results as one line. */
+/* Call function `at` with subject, pattern and n further arguments on top; leave the results as
+ * one line. */
 static void call(lua_State *L, int at, int n_args, qh_str *out)
 {
     int base = lua_gettop(L) - n_args;
@@ -57,15 +62,19 @@ static void compare(duel *d, int n_args, const char *what)
 {
     call(d->L, d->ours, n_args, &d->a);
     call(d->L, d->theirs, n_args, &d->b);
-    if (strstr(qh_str_z(&d->a), "(error)") && strstr(qh_str_z(&d->b), "(error)")) return;   /* words may differ */
+    if (strstr(qh_str_z(&d->a), "(error)") && strstr(qh_str_z(&d->b), "(error)"))
+        return; /* words may differ */
     if (d->a.len == d->b.len && memcmp(qh_str_z(&d->a), qh_str_z(&d->b), d->a.len) == 0) return;
     print_error("%s\n  subject %s\n  pattern %s\n  ours    %s\n  theirs  %s\n", what,
-                lua_tostring(d->L, -n_args), lua_tostring(d->L, -n_args + 1), qh_str_z(&d->a), qh_str_z(&d->b));
+                lua_tostring(d->L, -n_args), lua_tostring(d->L, -n_args + 1), qh_str_z(&d->a),
+                qh_str_z(&d->b));
     fail();
 }
 
 /* gmatch gives an iterator: a function that collects what it yields, made once for each side. */
-static const char COLLECT[] = "local gmatch = ... return function(...) local t = {} for a, b in gmatch(...) do t[#t + 1] = tostring(a) .. ',' .. tostring(b) end return table.concat(t, ';') end";
+static const char COLLECT[] =
+    "local gmatch = ... return function(...) local t = {} for a, b in gmatch(...) do t[#t + 1] = "
+    "tostring(a) .. ',' .. tostring(b) end return table.concat(t, ';') end";
 
 static void push_collector(lua_State *L, int gmatch)
 {
@@ -79,7 +88,10 @@ TEST(patterns_mean_what_they_mean_in_lua)
     static const struct {
         const char *name;
         lua_CFunction ours;
-    } KINDS[] = {{"find", qh_string_find}, {"match", qh_string_match}, {"gsub", qh_string_gsub}, {"gmatch", qh_string_gmatch}};
+    } KINDS[] = {{"find", qh_string_find},
+                 {"match", qh_string_match},
+                 {"gsub", qh_string_gsub},
+                 {"gmatch", qh_string_gmatch}};
     fixture f = fixture_open(NULL);
     lua_State *L = qh_vm_lua(f.vm);
     qh_str s = {0}, p = {0};
@@ -101,7 +113,8 @@ TEST(patterns_mean_what_they_mean_in_lua)
             lua_pushlstring(L, qh_str_z(&p), p.len);
             int n_args = 2;
             if (k == 2) {
-                static const char *const REPLACEMENTS[] = {"", "<%0>", "%1%1", "%%", "x", "%2", "%"};
+                static const char *const REPLACEMENTS[] = {"",  "<%0>", "%1%1", "%%",
+                                                           "x", "%2",   "%"};
                 lua_pushstring(L, REPLACEMENTS[draw(7)]);
                 n_args = 3;
             }

@@ -2,30 +2,38 @@
 #include "vm_fixture.h"
 #include <lualib.h>
 
-/* What the suite asks of its surroundings that scripts do not have: globals that can be set, `debug`,
- * and some names of io and os. On one line, so that the lines of a file keep their numbers. */
+/* What the suite asks of its surroundings that scripts do not have: globals that can be set,
+ * `debug`, and some names of io and os. On one line, so that the lines of a file keep their
+ * numbers. */
 static const char PROLOGUE[] =
-    "local debug_library, read, stdin = ... local real, env = _G, {} for k, v in pairs(real) do env[k] = v end local _ENV = env "
+    "local debug_library, read, stdin = ... local real, env = _G, {} for k, v in pairs(real) do "
+    "env[k] = v end local _ENV = env "
     "_G, _U, _port, _soft, _nomsg = env, true, true, true, true "
     "function print() end "
     "local file = setmetatable({}, {__name = 'FILE*'}) function file.write() return file end "
     "io = {stdin = stdin, stdout = file, stderr = file, write = file.write} "
-    "os = setmetatable({setlocale = function(l) return (l == nil or l == 'C') and 'C' or nil end}, {__index = real.os}) "
-    "function load(c, n, m, ...) if real.select('#', ...) == 0 then return real.load(c, n, m, env) end return real.load(c, n, m, ...) end "
-    "package = {preload = {}, loaded = setmetatable({package = true, io = true}, {__index = real})} "
+    "os = setmetatable({setlocale = function(l) return (l == nil or l == 'C') and 'C' or nil end}, "
+    "{__index = real.os}) "
+    "function load(c, n, m, ...) if real.select('#', ...) == 0 then return real.load(c, n, m, env) "
+    "end return real.load(c, n, m, ...) end "
+    "package = {preload = {}, loaded = setmetatable({package = true, io = true}, {__index = "
+    "real})} "
     "local own = {debug = debug_library, tracegc = {start = print, stop = print}} "
     "function require(name) if package.preload[name] then own[name] = package.preload[name]() end "
     "if own[name] then return own[name] end if real[name] then return real[name] end "
-    "own[name] = assert(real.load(read(name), '@' .. name, 't', setmetatable({getmetatable = debug_library.getmetatable}, {__index = real})))() or true "
+    "own[name] = assert(real.load(read(name), '@' .. name, 't', setmetatable({getmetatable = "
+    "debug_library.getmetatable}, {__index = real})))() or true "
     "return own[name] end ";
 
 /* Parts that need what the sandbox is there to refuse: bytecode, hooks, new names in a library. */
 static const struct {
     const char *file, *from, *to;
 } CUTS[] = {
-    {"calls", "-- another small bug (in 5.2.1)", "cannotload(\"unexpected symbol\", load(read1(\"*a = 123\")))"},
+    {"calls", "-- another small bug (in 5.2.1)",
+     "cannotload(\"unexpected symbol\", load(read1(\"*a = 123\")))"},
     {"calls", "local d = string.dump(h)", "assert(assert(load(\"return XX + ...\""},
-    {"calls", "-- repeat the test loading a binary chunk", "-- test for dump/undump with many upvalues"},
+    {"calls", "-- repeat the test loading a binary chunk",
+     "-- test for dump/undump with many upvalues"},
     {"calls", "f = load(string.dump(f))", "\nend\n\n-- test for long method names"},
     {"calls", "local c = string.dump(function ()", "\nend\n\nprint('OK')"},
     {"nextvar", "function table.maxn (t)", "-- int overflow"},
@@ -39,7 +47,8 @@ static void cut(const char *name, char *text)
         if (strcmp(CUTS[i].file, name) != 0) continue;
         char *from = strstr(text, CUTS[i].from);
         char *to = from ? strstr(from, CUTS[i].to) : NULL;
-        if (!to) fail_msg("%s.lua: nothing to cut from '%s' to '%s'", name, CUTS[i].from, CUTS[i].to);
+        if (!to)
+            fail_msg("%s.lua: nothing to cut from '%s' to '%s'", name, CUTS[i].from, CUTS[i].to);
         for (char *p = from; p < to; p++)
             if (*p != '\n') *p = ' ';
     }
@@ -82,7 +91,8 @@ static void run_file(const char *name)
     qh_str_append_z(&source, text + (*text == '#' ? strcspn(text, "\n") : 0));
     char chunk[64];
     snprintf(chunk, sizeof chunk, "@%s.lua", name);
-    if (luaL_loadbufferx(L, source.data, source.len, chunk, "t")) fail_msg("%s", lua_tostring(L, -1));
+    if (luaL_loadbufferx(L, source.data, source.len, chunk, "t"))
+        fail_msg("%s", lua_tostring(L, -1));
     lua_pushcfunction(L, luaopen_debug);
     lua_call(L, 0, 1);
     lua_pushcfunction(L, read_module);

@@ -1,4 +1,5 @@
-/* The manual lua/types/qhost.lua has an entry for all that scripts can call, and for nothing else. */
+/* The manual lua/types/qhost.lua has an entry for all that scripts can call, and for nothing
+ * else. */
 #include "lua/vm/module.h"
 #include "vm_fixture.h"
 #include <lualib.h>
@@ -31,18 +32,23 @@ static const char COLLECT[] =
     "local Model = upvalue(model.is_model, 'Model')\n"
     "add('qh', qh, '.')\n"
     "add('App', debug.getmetatable(qh.app()).__index, ':')\n"
-    "add('Request', upvalue(debug.getmetatable(library('qhost.request').new({method = type, path = type, id = type, peer = type})).__index, 'Request'), ':')\n"
+    "add('Request', upvalue(debug.getmetatable(library('qhost.request').new({method = type, path = "
+    "type, id = type, peer = type})).__index, 'Request'), ':')\n"
     "add('Response', debug.getmetatable(library('qhost.response').new({}, {})).__index, ':')\n"
     "add('Model', Model, ':')\n"
     "add('Stream', upvalue(Model.stream, 'Stream'), ':')\n"
     "add('Template', debug.getmetatable(qh.template{render = type}).__index, ':')\n"
     "add('Sampler', debug.getmetatable(qh.sampler{}).__index, ':')\n"
-    "add('Out', upvalue(debug.getmetatable(qh.template{render = type}).__index.render, 'Out'), ':')\n"
+    "add('Out', upvalue(debug.getmetatable(qh.template{render = type}).__index.render, 'Out'), "
+    "':')\n"
     "for name in types:gmatch '\\nfunction ([%w_.:]+)%(' do declared[name] = true end\n"
-    "for name in pairs(found) do if not declared[name] then problems[#problems + 1] = 'no entry for ' .. name end end\n"
-    "for name in pairs(declared) do if not found[name] then problems[#problems + 1] = 'no such function: ' .. name end end\n"
+    "for name in pairs(found) do if not declared[name] then problems[#problems + 1] = 'no entry "
+    "for ' .. name end end\n"
+    "for name in pairs(declared) do if not found[name] then problems[#problems + 1] = 'no such "
+    "function: ' .. name end end\n"
     "for name in types:gmatch '\\n(function [^\\n]+)' do\n"
-    "  if not types:find('\\n%-%-%-[^\\n]*\\n' .. name:gsub('%p', '%%%0')) then problems[#problems + 1] = 'no words above ' .. name end\n"
+    "  if not types:find('\\n%-%-%-[^\\n]*\\n' .. name:gsub('%p', '%%%0')) then problems[#problems "
+    "+ 1] = 'no words above ' .. name end\n"
     "end\n"
     "table.sort(problems)\n"
     "local n = 0 for _ in pairs(found) do n = n + 1 end\n"
@@ -68,7 +74,8 @@ TEST(every_binding_has_an_entry_and_every_entry_a_binding)
     lua_State *L = qh_vm_lua(f.vm);
     outcome o = {0};
     qh_vm_privileged_begin(f.vm);
-    if (luaL_loadbufferx(L, COLLECT, sizeof COLLECT - 1, "=collect", "t")) fail_msg("%s", lua_tostring(L, -1));
+    if (luaL_loadbufferx(L, COLLECT, sizeof COLLECT - 1, "=collect", "t"))
+        fail_msg("%s", lua_tostring(L, -1));
     lua_pushcfunction(L, luaopen_debug);
     lua_call(L, 0, 1);
     lua_pushcfunction(L, require_raw);

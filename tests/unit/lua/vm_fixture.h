@@ -47,7 +47,8 @@ static inline fixture fixture_open(const char *app_dir)
     qh_err err = {0};
     CHECK_OK(qh_loop_new(&f.loop, &err));
     CHECK_OK(qh_budget_new(&f.budget, &err));
-    qh_vm_opts opts = {.app_dir = app_dir, .loop = f.loop, .budget = f.budget, .bind = qh_bind_base};
+    qh_vm_opts opts = {
+        .app_dir = app_dir, .loop = f.loop, .budget = f.budget, .bind = qh_bind_base};
     if (qh_vm_new(&f.vm, &opts, &err)) fail_msg("%s", err.msg);
     return f;
 }
@@ -63,7 +64,8 @@ static inline qh_task *task_of(fixture *f, const char *source, outcome *o)
 {
     lua_State *L = qh_vm_lua(f->vm);
     qh_vm_privileged_begin(f->vm);
-    if (luaL_loadbufferx(L, source, strlen(source), "@test", "t")) fail_msg("%s", lua_tostring(L, -1));
+    if (luaL_loadbufferx(L, source, strlen(source), "@test", "t"))
+        fail_msg("%s", lua_tostring(L, -1));
     qh_vm_privileged_end(f->vm);
     *o = (outcome){0};
     return qh_task_new(f->vm, 0, &f->limits, &OUTCOME_OPS, o);
