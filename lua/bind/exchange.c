@@ -169,7 +169,7 @@ static int reply(lua_State *L)
     int code = check_code(L), n = read_fields(L, 3, fields, &is_sse);
     const char *data = luaL_optlstring(L, 4, "", &len);
     qh_status st = qh_exchange_reply(b->x, code, fields, n, data, len);
-    b->is_finished = true;
+    if (!st) b->is_finished = true;
     return check_reply(L, st);
 }
 
