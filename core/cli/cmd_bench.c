@@ -6,6 +6,7 @@
 #include "cli/opts.h"
 #include "host/device.h"
 #include "host/models.h"
+#include "host/profile.h"
 #include "host/stepper.h"
 #include "model/model.h"
 #include <jansson.h>
@@ -23,7 +24,7 @@ typedef struct {
 typedef struct {
     const char *model, *device, *isa, *prompts, *depths, *batches;
     int n_threads, n_decode, n_repeats, chunk;
-    bool as_json;
+    bool as_json, is_profiled;
     int_list prompt, depth, batch;
 } bench_options;
 
@@ -31,12 +32,14 @@ typedef struct {
     char test[24];
     int depth, batch;
     double tok_s, tok_s_min, tok_s_max;
+    json_t *profile;                /* {region: [us a token, by thread]}, or NULL */
 } result;
 
 typedef struct {
     const bench_options *o;
     const qh_model *model;
     qh_stepper *stepper;
+    qh_profile *profile;            /* NULL: not asked for */
     qh_token *tokens;               /* fixed pseudo-random ids, as many as the longest sequence */
     result results[3 * MAX_LIST * MAX_LIST];
     int n_results;
@@ -71,18 +74,48 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static json_t *read_profile(const qh_profile *p, int n_tokens)
+{
+    json_t *all = json_object();
+    for (int r = 0; r < qh_profile_n_regions(p); r++) {
+        json_t *threads = json_array();
+        for (int t = 0; t < qh_profile_n_threads(p); t++) json_array_append_new(threads, json_real(qh_profile_us(p, r, t) / n_tokens));
+        json_object_set_new(all, qh_profile_region(p, r), threads);
+    }
+    return all;
+}
+
+static void print_result(const result *r)
+{
+    printf("%-8s %8d %6d %12.1f %12.1f %12.1f\n", r->test, r->depth, r->batch, r->tok_s, r->tok_s_min, r->tok_s_max);
+    const char *region;
+    json_t *threads, *us;
+    size_t i;
+    json_object_foreach(r->profile, region, threads) {
+        printf("    %-28s", region);
+        json_array_foreach(threads, i, us) printf(" %9.2f", json_real_value(us));
+        printf("  us a token\n");
+    }
+    fflush(stdout);
+}
+
+/* rates: of n_repeats rounds, each of n tokens for batch sequences. */
 static void add_result(bench *b, const char *kind, int n, int depth, int batch, double *rates)
 {
     int n_rates = b->o->n_repeats;
     qsort(rates, (size_t)n_rates, sizeof *rates, by_value);
     result *r = &b->results[b->n_results++];
     *r = (result){"", depth, batch, (rates[(n_rates - 1) / 2] + rates[n_rates / 2]) / 2, rates[0],
-                  rates[n_rates - 1]};
+                  rates[n_rates - 1], NULL};
     snprintf(r->test, sizeof r->test, "%s%d", kind, n);
-    if (!b->o->as_json) {
-        printf("%-8s %8d %6d %12.1f %12.1f %12.1f\n", r->test, depth, batch, r->tok_s, r->tok_s_min, r->tok_s_max);
-        fflush(stdout);
-    }
+    if (b->profile) r->profile = read_profile(b->profile, n * batch * n_rates);
+    if (!b->o->as_json) print_result(r);
+}
+
+/* After the round that warms up. */
+static void begin_rounds(bench *b)
+{
+    if (b->profile) qh_profile_reset(b->profile);
 }
 
 static qh_status prefill(bench *b, int seq, int n_tokens, qh_err *err)
@@ -104,7 +137,8 @@ static qh_status bench_prefill(bench *b, int n_tokens, qh_err *err)
         qh_stepper_rewind(b->stepper, 0);
         int64_t t = qh_now_us();
         st = prefill(b, 0, n_tokens, err);
-        if (r >= 0) rates[r] = n_tokens * 1e6 / (double)(qh_now_us() - t);
+        if (r < 0) begin_rounds(b);
+        else rates[r] = n_tokens * 1e6 / (double)(qh_now_us() - t);
     }
     if (!st) add_result(b, "pp", n_tokens, 0, 1, rates);
     return st;
@@ -132,7 +166,8 @@ static qh_status bench_decode(bench *b, int depth, int n_seqs, qh_err *err)
         qh_stepper_rewind(b->stepper, depth);
         int64_t t = qh_now_us();
         st = decode_run(b, n_seqs, b->o->n_decode, err);
-        if (r >= 0) rates[r] = (double)n_seqs * b->o->n_decode * 1e6 / (double)(qh_now_us() - t);
+        if (r < 0) begin_rounds(b);
+        else rates[r] = (double)n_seqs * b->o->n_decode * 1e6 / (double)(qh_now_us() - t);
     }
     if (!st) add_result(b, "tg", b->o->n_decode, depth, n_seqs, rates);
     return st;
@@ -161,14 +196,24 @@ static void cpu_name(char *out, size_t len)
     if (f) fclose(f);
 }
 
+/* What computed: the processor and its threads, or the name of another backend. */
+static void machine_name(const bench_options *o, qh_backend *be, char *out, size_t len)
+{
+    char cpu[128];
+    const char *backend = be->ops->caps(be)->name;
+    cpu_name(cpu, sizeof cpu);
+    if (strcmp(backend, "cpu") == 0) snprintf(out, len, "%s, %d threads", cpu, o->n_threads ? o->n_threads : qh_cpu_count());
+    else snprintf(out, len, "%s, on a host with %s", backend, cpu);
+}
+
 static void print_json(const bench *b, const char *machine)
 {
     json_t *list = json_array();
     for (int i = 0; i < b->n_results; i++) {
         const result *r = &b->results[i];
-        json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:f,s:f,s:f}", "test", r->test, "depth", r->depth,
+        json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:f,s:f,s:f,s:O*}", "test", r->test, "depth", r->depth,
                                               "batch", r->batch, "tok_s", r->tok_s, "tok_s_min", r->tok_s_min,
-                                              "tok_s_max", r->tok_s_max));
+                                              "tok_s_max", r->tok_s_max, "profile", r->profile));
     }
     json_t *all = json_pack("{s:o,s:s,s:s}", "results", list, "machine", machine, "model", qh_model_name(b->model));
     json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(7));
@@ -185,33 +230,46 @@ static void fill_tokens(qh_token *ids, int n, int n_vocab)
     }
 }
 
-static qh_status run_bench(const bench_options *o, const qh_model *m, qh_err *err)
+static void print_head(const bench *b, const char *machine)
 {
+    printf("%s; %s; median, min and max of %d\n", qh_model_name(b->model), machine, b->o->n_repeats);
+    printf("%-8s %8s %6s %12s %12s %12s\n", "test", "depth", "batch", "tok/s", "min", "max");
+}
+
+static qh_status open_and_run(bench *b, qh_backend **be, qh_err *err)
+{
+    const bench_options *o = b->o;
     int n_seqs = list_max(&o->batch, 1), longest = list_max(&o->depth, 0) + o->n_decode;
     longest = list_max(&o->prompt, longest > 0 ? longest : 1);
     int pages = (longest + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS;
     qh_backend_limits limits = {.n_pages = pages * n_seqs, .max_rows = o->chunk > n_seqs ? o->chunk : n_seqs,
                                 .max_seqs = n_seqs, .max_outputs = n_seqs, .max_context = longest};
     qh_device_options dev = {.device = o->device, .isa = o->isa, .n_threads = o->n_threads};
+    qh_status st = qh_device_open(be, b->model, &dev, &limits, err);
+    if (!st) st = qh_stepper_new(&b->stepper, *be, n_seqs, longest, err);
+    if (!st && o->is_profiled && !(b->profile = qh_profile_begin(*be)))
+        st = qh_fail(err, QH_EUNSUPPORTED, "--profile: the %s backend keeps no times", (*be)->ops->caps(*be)->name);
+    if (st) return st;
+
+    char machine[256];
+    machine_name(o, *be, machine, sizeof machine);
+    b->tokens = qh_alloc0(sizeof *b->tokens * (size_t)longest);
+    fill_tokens(b->tokens, longest, qh_model_desc(b->model)->n_vocab);
+    if (!o->as_json) print_head(b, machine);
+    st = run_all(b, err);
+    if (!st && o->as_json) print_json(b, machine);
+    return st;
+}
+
+static qh_status run_bench(const bench_options *o, const qh_model *m, qh_err *err)
+{
     qh_backend *be = NULL;
     bench *b = qh_new0(bench);
     b->o = o;
     b->model = m;
-    qh_status st = qh_device_open(&be, m, &dev, &limits, err);
-    if (!st) st = qh_stepper_new(&b->stepper, be, n_seqs, longest, err);
-    char machine[192], cpu[128];
-    cpu_name(cpu, sizeof cpu);
-    snprintf(machine, sizeof machine, "%s, %d threads", cpu, o->n_threads ? o->n_threads : qh_cpu_count());
-    if (!st) {
-        b->tokens = qh_alloc0(sizeof *b->tokens * (size_t)longest);
-        fill_tokens(b->tokens, longest, qh_model_desc(m)->n_vocab);
-        if (!o->as_json) {
-            printf("%s; %s; median, min and max of %d\n", qh_model_name(m), machine, o->n_repeats);
-            printf("%-8s %8s %6s %12s %12s %12s\n", "test", "depth", "batch", "tok/s", "min", "max");
-        }
-        st = run_all(b, err);
-    }
-    if (!st && o->as_json) print_json(b, machine);
+    qh_status st = open_and_run(b, &be, err);
+    for (int i = 0; i < b->n_results; i++) json_decref(b->results[i].profile);
+    qh_profile_end(b->profile);
     qh_stepper_free(b->stepper);
     qh_backend_close(be);
     qh_free(b->tokens);
@@ -234,7 +292,8 @@ int qh_cmd_bench(int argc, char **argv)
         {"device", 0, QH_OPT_TEXT, &o.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &o.isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, neon or neondot"},
         {"json", 0, QH_OPT_FLAG, &o.as_json, 0, 0, NULL,
-         "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max}], machine, model}"},
+         "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max, profile?}], machine, model}"},
+        {"profile", 0, QH_OPT_FLAG, &o.is_profiled, 0, 0, NULL, "CPU: also the time of each region of a step, by thread, in us a token"},
         {0}};
     const qh_opt_spec spec = {
         "qhost bench MODEL [options]",

@@ -7,11 +7,12 @@
 #include "model/model.h"
 #include "text/detok.h"
 
+/* A file that holds a vocabulary only will do. */
 static qh_status open_named(qh_model **m, const char *name, qh_err *err)
 {
     char *path;
     qh_status st = qh_models_find(&path, name, err);
-    if (!st) st = qh_model_open(m, path, err);
+    if (!st) st = qh_model_open_text(m, path, err);
     qh_free(path);
     return st;
 }

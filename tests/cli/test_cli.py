@@ -128,6 +128,20 @@ def test_bench_reports_json_in_the_documented_shape(cli, smollm):
     assert r["machine"] and r["model"]
 
 
+def test_bench_tells_where_the_time_goes(cli, smollm):
+    r = json.loads(cli.run("bench", smollm, "-p", "64", "-n", "0", "-r", "1", "-t", "2", "--json", "--profile").stdout)
+    (x,) = r["results"]
+    spent = [sum(us[t] for us in x["profile"].values()) for t in range(2)]
+    whole = 1e6 / x["tok_s"]
+    assert "attention" in x["profile"] and all(0.5 * whole < s < 1.1 * whole for s in spent)
+
+
+def test_a_vocabulary_alone_is_enough_to_tokenize(cli, shared_data):
+    vocab = shared_data / "tokenizers" / "ggml-vocab-gpt-2.gguf"
+    (ids,) = cli.jsonl("tokenize", vocab, lines=[{"text": "Hello world"}])
+    assert cli.jsonl("detokenize", vocab, lines=[ids])[0]["text"] == "Hello world"
+
+
 def test_a_damaged_model_file_is_refused_by_name(cli, smollm, tmp_path):
     bad = tmp_path / "cut.gguf"
     shutil.copyfile(smollm, bad)
