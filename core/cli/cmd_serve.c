@@ -15,6 +15,8 @@ int qh_cmd_serve(int argc, char **argv)
         {"port", 'p', QH_OPT_INT, &o.port, 0, 65535, "N", "port to listen on; 0: a free one; default 8080"},
         {"host", 0, QH_OPT_TEXT, &o.host, 0, 0, "A", "address to listen on; default 127.0.0.1"},
         {"api-key", 0, QH_OPT_TEXT, &o.api_key, 0, 0, "KEY", "ask for it in every request but /health; also $QHOST_API_KEY"},
+        {"tls-cert", 0, QH_OPT_TEXT, &o.tls_cert, 0, 0, "FILE", "certificate chain (PEM): serve HTTPS; read again on SIGHUP"},
+        {"tls-key", 0, QH_OPT_TEXT, &o.tls_key, 0, 0, "FILE", "its private key (PEM)"},
         {"insecure", 0, QH_OPT_FLAG, &o.is_insecure, 0, 0, NULL, "off loopback, serve without a key"},
         {"model", 'm', QH_OPT_LIST, &models, 0, 0, "M", "[NAME=]MODEL: what the app's model NAME stands for; without NAME,\nevery name that no other --model gives. May be repeated.\nMODEL is a name from `qhost list`, a path, or scripted:FILE.lua for tests"},
         {"ctx", 'c', QH_OPT_INT, &o.load.n_ctx, 0, 262144, "N", "context in tokens; 0: the model's, as far as memory allows"},

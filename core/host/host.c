@@ -16,7 +16,7 @@ typedef struct {
     qh_fleet *fleet;
     qh_lua *lua;
     qh_gate gate;
-    qh_signal *on_term, *on_int;
+    qh_signal *on_term, *on_int, *on_hup;
     qh_timer *health, *drain_limit;
     int64_t begun_us;
     qh_status status;               /* of the first load */
@@ -69,6 +69,16 @@ static void look_at_health(void *arg)
     qh_timer_set(h->health, HEALTH_PERIOD_US);
 }
 
+/* Certificates are renewed while the service runs. A broken pair leaves the old one in use. */
+static void reload_tls(void *arg, int signo)
+{
+    host *h = arg;
+    (void)signo;
+    qh_err err = {0};
+    if (qh_server_reload_tls(h->server, &err)) qh_error("tls.reload_failed", "error=\"%s\"", err.msg);
+    else qh_info("tls.reloaded", "cert=%s", h->opt->tls_cert);
+}
+
 /* ---- the end ---- */
 
 static void drained(void *arg) { qh_loop_stop(((host *)arg)->loop); }
@@ -98,12 +108,13 @@ static qh_status check_exposure(const qh_host_options *opt, qh_err *err)
 
 static qh_status open_listener(host *h, qh_err *err)
 {
-    qh_server_opts so = {.on_request = on_request, .arg = h};
+    qh_server_opts so = {.on_request = on_request, .arg = h, .tls_cert = h->opt->tls_cert, .tls_key = h->opt->tls_key};
     qh_status st = qh_server_new(&h->server, h->loop, &so, err);
     if (!st) st = qh_server_listen(h->server, h->opt->host, h->opt->port, err);
     if (!st) {
         bool is_v6 = strchr(h->opt->host, ':') != NULL;
-        qh_info("serve.listening", "url=http://%s%s%s:%d", is_v6 ? "[" : "", h->opt->host, is_v6 ? "]" : "", qh_server_port(h->server));
+        qh_info("serve.listening", "url=%s://%s%s%s:%d", h->opt->tls_cert ? "https" : "http", is_v6 ? "[" : "", h->opt->host,
+                is_v6 ? "]" : "", qh_server_port(h->server));
     }
     return st;
 }
@@ -124,6 +135,7 @@ static qh_status open_host(host *h, qh_err *err)
     if (!st) st = qh_signal_new(&h->on_term, h->loop, SIGTERM, on_signal, h, err);
     if (!st) st = qh_signal_new(&h->on_int, h->loop, SIGINT, on_signal, h, err);
     if (!st) st = open_listener(h, err);
+    if (!st && h->opt->tls_cert) st = qh_signal_new(&h->on_hup, h->loop, SIGHUP, reload_tls, h, err);
     if (!st) st = open_lua(h, err);
     if (st) return st;
     h->health = qh_timer_new(h->loop, look_at_health, h);
@@ -144,6 +156,7 @@ static void close_host(host *h)
     qh_server_free(h->server);
     qh_signal_free(h->on_term);
     qh_signal_free(h->on_int);
+    qh_signal_free(h->on_hup);
     qh_loop_free(h->loop);
 }
 

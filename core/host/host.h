@@ -13,6 +13,7 @@ typedef struct {
     const char *host;               /* address to listen on; off loopback an api_key or is_insecure is asked for */
     int port;                       /* 0: a free one */
     const char *api_key;            /* NULL: none */
+    const char *tls_cert, *tls_key; /* PEM files, both or none: HTTPS. SIGHUP reads them again */
     bool is_insecure, is_dev;
     const char *const *models;      /* see fleet.h */
     int n_models;

@@ -7,15 +7,8 @@ import subprocess
 import time
 
 import pytest
+from certs import install, make_cert
 from net_client import Reply, Server, closed_within, request
-
-
-def make_cert(folder, name):
-    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"],
-                   check=True, capture_output=True)
-    return cert, key
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +25,6 @@ def server(certs, tmp_path_factory):
     with Server(cert=live[0], key=live[1], first_byte_us=600000, queued=65536) as s:
         s.live = live
         yield s
-
-
-def install(pair, live):
-    for source, target in zip(pair, live):
-        target.write_bytes(source.read_bytes())
 
 
 def connect(server, certs, name="first", **options):

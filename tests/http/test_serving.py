@@ -5,11 +5,14 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import time
 
+import openai
 import pytest
 
+from certs import install, make_cert
 from serving import ROOT, Server
 
 APP = '''
@@ -204,6 +207,42 @@ def test_an_app_that_does_not_load_is_refused_with_the_reason(qhost, tmp_path, t
 def test_memory_that_does_not_fit_is_refused_with_numbers(qhost, app_file, smollm):
     r = serve_fails(qhost, app_file, "--port", "0", "--model", f"m={smollm}", "--kv-memory", "4000000")
     assert "MB" in r.stderr
+
+
+def test_https_with_the_real_client_and_new_certificates_on_hangup(qhost, smollm, app_file, tmp_path):
+    live = tmp_path / "cert.pem", tmp_path / "key.pem"
+    install(make_cert(tmp_path, "first"), live)
+    server = Server(qhost, app_file, "--model", f"m={smollm}", "--tls-cert", live[0], "--tls-key", live[1])
+    try:
+        assert "url=https://127.0.0.1:" in server.find("serve.listening")
+        base = f"https://127.0.0.1:{server.port}/v1"
+
+        def ask(trusted):
+            with openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=str(trusted))) as http:
+                client = openai.OpenAI(base_url=base, api_key="-", http_client=http, max_retries=0)
+                return client.completions.create(model="m", prompt="The capital of France is", max_tokens=2, temperature=0)
+
+        assert ask(tmp_path / "first.pem").choices[0].text.startswith(" Paris")
+        live[1].write_text("no key")
+        server.process.send_signal(signal.SIGHUP)
+        assert "private key" in server.wait_for("tls.reload_failed")
+        assert ask(tmp_path / "first.pem").choices[0].text.startswith(" Paris")
+        install(make_cert(tmp_path, "second"), live)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("tls.reloaded")
+        assert ask(tmp_path / "second.pem").choices[0].text.startswith(" Paris")
+        with pytest.raises(openai.APIConnectionError):
+            ask(tmp_path / "first.pem")
+    finally:
+        assert server.stop() == 0
+
+
+def test_tls_files_that_cannot_be_used_are_named(qhost, smollm, app_file, tmp_path):
+    cert, key = make_cert(tmp_path, "one")
+    for args, words in [(["--tls-cert", cert], "needs both"), (["--tls-key", key], "needs both"),
+                        (["--tls-cert", tmp_path / "absent.pem", "--tls-key", key], "absent.pem"),
+                        (["--tls-cert", cert, "--tls-key", cert], "private key")]:
+        assert words in serve_fails(qhost, app_file, "--port", "0", "--model", f"m={smollm}", *args).stderr
 
 
 def test_cold_start_is_quick(qhost, smollm):
