@@ -4,6 +4,7 @@ local app = require "qhost.app"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
 local sampler = require "qhost.sampler"
+local schema = require "qhost.schema"
 local template = require "qhost.template"
 local url = require "qhost.url"
 
@@ -18,6 +19,7 @@ return {
   app = app.new,
   model = model.new,
   sampler = sampler.new,
+  schema = schema,
   template = setmetatable({ jinja = template.jinja }, { __call = function(_, def) return template.new(def) end }),
   abort = errors.abort,
   json = core.json,

@@ -1,6 +1,7 @@
 --- request.lua: what a handler sees of the request.
 local core = require "qhost.core"
 local errors = require "qhost.errors"
+local schema = require "qhost.schema"
 local url = require "qhost.url"
 
 ---@class qhost.Request
@@ -53,16 +54,28 @@ function Request:text()
   return self.body
 end
 
+local CODES = { missing = "missing_required_parameter", type = "invalid_type", value = "invalid_value",
+  unknown = "unknown_parameter" }
+
+local function fitting(value, node)
+  local checked, e = schema.check(node, value)
+  if not e then return checked end
+  local param = e.path ~= "" and e.path or nil
+  errors.abort(400, CODES[e.code], { message = ("%s: %s"):format(param or "the request body", e.message), param = param })
+end
+
 --- The body as JSON; anything else ends the request with a 400, more than can be decoded in 25 ms with a
---- 413. Yields.
+--- 413. With a schema: a body that does not fit ends the request with a 400 that names the place. Yields.
+---@param node? qhost.Schema
 ---@return any
-function Request:json()
+function Request:json(node)
   local text = self:text()
   local value, message, status = core.json.decode(text)
   if value == nil then
     if status == "ELIMIT" then errors.abort(413, "body_too_complex", { message = "the request body: " .. message }) end
     errors.abort(400, "invalid_json", { message = "the request body is not valid JSON: " .. tostring(message) })
   end
+  if node then return fitting(value, node) end
   return value
 end
 

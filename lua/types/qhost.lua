@@ -149,9 +149,11 @@ local Request = {}
 function Request:text() end
 
 --- The body as JSON (waits); anything else ends the request with a 400, and what cannot be decoded in 25 ms
---- of CPU (some megabytes of small values) with a 413. null is qh.json.null.
+--- of CPU (some megabytes of small values) with a 413. null is qh.json.null. With a schema the body comes checked,
+--- its defaults filled in; one that does not fit ends the request with a 400 that names the place.
+---@param schema? qhost.Schema
 ---@return any
-function Request:json() end
+function Request:json(schema) end
 
 --- The token of "Authorization: Bearer TOKEN".
 ---@return string?
@@ -430,6 +432,122 @@ function Out:text(text) end
 ---@param value any
 ---@return qhost.Out
 function Out:json(value) end
+
+-- Schemas --------------------------------------------------------------------------------------------
+
+--- What a value must look like: said once, checked where it comes in, and shown to models as JSON Schema.
+---
+---     local t = qh.schema
+---     local order = t.object {
+---       { "item", t.string { "What to buy", min = 1 } },
+---       { "count", t.int { min = 1, max = 99, default = 1 } },
+---       { "note", t.string(), optional = true },
+---     }
+---     app:post("/order", function(req, res) res:json(req:json(order)) end)
+---
+--- Every schema takes a description and a default: t.int("How many"), t.int { "How many", default = 1 }.
+---@class qhost.Schema
+qh.schema = {}
+
+--- A text. min and max count characters; format is one of date, time, date-time, email, uri, uuid.
+---@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, format?: string, default?: string }
+---@return qhost.Schema
+function qh.schema.string(opts) end
+
+--- A whole number; 3.0 becomes 3.
+---@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, default?: integer }
+---@return qhost.Schema
+function qh.schema.int(opts) end
+
+--- A number.
+---@param opts? string|{ [1]?: string, description?: string, min?: number, max?: number, default?: number }
+---@return qhost.Schema
+function qh.schema.number(opts) end
+
+--- true or false.
+---@param opts? string|{ [1]?: string, description?: string, default?: boolean }
+---@return qhost.Schema
+function qh.schema.boolean(opts) end
+
+--- One of these texts, numbers or booleans: t.enum { "c", "f", default = "c" }.
+---@param list table
+---@return qhost.Schema
+function qh.schema.enum(list) end
+
+--- A list whose items are all like `item`.
+---@param item qhost.Schema
+---@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, default?: table }
+---@return qhost.Schema
+function qh.schema.list(item, opts) end
+
+--- An object: a list of { "key", schema, default = , optional = }, in the order that models will see. A key with a
+--- default or optional = true may be absent or null. Keys that are not listed are kept; with extra = "refuse" they are
+--- an error, with "drop" they are left out, with a schema they are checked.
+---@param fields table
+---@return qhost.Schema
+function qh.schema.object(fields) end
+
+--- An object with any keys, whose values are all like `value`.
+---@param value qhost.Schema
+---@param opts? string|{ [1]?: string, description?: string, default?: table }
+---@return qhost.Schema
+function qh.schema.map(value, opts) end
+
+--- A value that fits one of these: t.union { t.string(), t.int() }. The first that fits is taken.
+---@param list table
+---@return qhost.Schema
+function qh.schema.union(list) end
+
+--- A value that may be absent or null.
+---@param inner qhost.Schema
+---@return qhost.Schema
+function qh.schema.optional(inner) end
+
+--- Any value.
+---@param opts? string|{ [1]?: string, description?: string, default?: any }
+---@return qhost.Schema
+function qh.schema.any(opts) end
+
+--- A conversation as the OpenAI chat API has it: at least one message; content is text or a list of parts.
+---@param opts? string|{ [1]?: string, description?: string, max?: integer }
+---@return qhost.Schema
+function qh.schema.messages(opts) end
+
+--- A JSON Schema (2020-12) as a table. References out of it, $dynamicRef and unevaluated* are refused; `format` is
+--- a note. The `default` of a missing property is filled in.
+---@param schema table|boolean
+---@return qhost.Schema
+function qh.schema.json(schema) end
+
+---@class qhost.Mismatch
+---@field path string  "messages[0].role"; lists count from 0; "" is the value itself
+---@field code "missing"|"type"|"value"|"unknown"
+---@field message string  "expected a string, got a number"
+
+--- Check a value: it comes back with its defaults, as a copy when something had to be added. On failure nil and the
+--- first place that does not fit. As nil may be a fitting value, look at the second result.
+---@param schema qhost.Schema
+---@param value any
+---@return any value
+---@return qhost.Mismatch? mismatch
+function qh.schema.check(schema, value) end
+
+--- The JSON Schema of a schema, its keys in a fixed order: equal schemas give equal text.
+---@param schema qhost.Schema
+---@param default? any  in place of its own
+---@return table
+function qh.schema.json_schema(schema, default) end
+
+--- A schema as it is; a table is taken for a JSON Schema. nil and a message when it is neither.
+---@param v any
+---@return qhost.Schema? schema
+---@return string? message
+function qh.schema.of(v) end
+
+--- Whether a value is a schema.
+---@param v any
+---@return boolean
+function qh.schema.is(v) end
 
 -- JSON -----------------------------------------------------------------------------------------------
 

@@ -10,3 +10,5 @@ target_compile_definitions(lua_types_test PRIVATE QH_SOURCE_DIR="${CMAKE_SOURCE_
 # The least host that serves an app: what tests/http/test_lua_*.py talk to.
 add_executable(lua_host http/lua_host.c)
 target_link_libraries(lua_host PRIVATE qh_lua qh_scripted)
+qh_unit_test(lua/library_test.c qh_lua)
+target_compile_definitions(lua_library_test PRIVATE QH_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
