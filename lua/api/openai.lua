@@ -48,25 +48,25 @@ end
 -- Answering ---------------------------------------------------------------------------------------------
 
 local function submit(m, o)
-  local gen, message, status = m:submit(o)
-  if not gen then errors.abort_engine(message, status) end
-  return gen
+  local open, message, status = m:submit(o)
+  if not open then errors.abort_engine(message, status) end
+  return open
 end
 
 --- The whole reply: collect every choice, then one JSON object.
-local function reply_whole(res, gen, shape)
-  local results, message, status = model.collect(gen)
+local function reply_whole(res, open, shape)
+  local results, message, status = open:collect()
   if not results then errors.abort_engine(message, status) end
   return res:json(shape:whole(results))
 end
 
 --- The streamed reply: a chunk for each event, usage when asked for, then [DONE].
-local function reply_stream(res, gen, shape, include_usage)
-  local open <close> = gen
+local function reply_stream(res, answer, shape, include_usage)
+  local open <close> = answer
   local usage = { prompt = 0, cached = 0, completion = 0 }
   for _, chunk in ipairs(shape:first()) do res:event(nil, chunk) end
   while true do
-    local ev = gen:next(PING_SECONDS)
+    local ev = open:next(PING_SECONDS)
     if ev == nil then break end
     if ev == false then
       res:ping()
@@ -85,12 +85,12 @@ local function reply_stream(res, gen, shape, include_usage)
 end
 
 local function answer(res, m, o, body, shape)
-  local gen = submit(m, o)
+  local open = submit(m, o)
   if body.stream == true then
     local wanted = params.object(body, "stream_options")
-    return reply_stream(res, gen, shape, wanted and wanted.include_usage == true)
+    return reply_stream(res, open, shape, wanted and wanted.include_usage == true)
   end
-  return reply_whole(res, gen, shape)
+  return reply_whole(res, open, shape)
 end
 
 local function body_of(req)
@@ -122,7 +122,7 @@ function M.mount(app, opts)
     local body = body_of(req)
     local m = find_model(by_name, params.text(body, "model", true), req)
     local o = params.chat(body)
-    return answer(res, m, o, body, chunks.chat(body.model, m, o))
+    return answer(res, m, o, body, chunks.chat(body.model, o))
   end)
   app:post(prefix .. "/completions", function(req, res)
     local body = body_of(req)
@@ -135,8 +135,8 @@ end
 
 --- Send events of model:stream as chat chunks (res:stream with as = "openai").
 function M.stream_events(res, source)
-  local m = source.model
-  local shape = chunks.chat(m and m.name or "qhost", m, {})
+  local m = type(source) == "table" and source.model
+  local shape = chunks.chat(m and m.name or "qhost", {})
   for _, chunk in ipairs(shape:first()) do res:event(nil, chunk) end
   for ev in source do
     for _, chunk in ipairs(shape:event(ev)) do res:event(nil, chunk) end

@@ -8,6 +8,7 @@
 ---
 --- formats.parser describes the events. The text must show special tokens, since some formats use
 --- them as marks.
+local parser = require "formats.parser"
 local M = {}
 
 local NAMES = { "hermes", "qwen3_coder", "llama3", "mistral", "deepseek", "generic", "plain" }
@@ -33,6 +34,25 @@ function M.get(name)
   local format = BY_NAME[name]
   if format then return format end
   return nil, ("no format '%s'; there are %s"):format(tostring(name), table.concat(NAMES, ", "))
+end
+
+--- A format out of marks of one's own: { bare?, { open, kind, close, body?, read? }, ... }, as formats.parser
+--- describes them.
+---@param markers table
+---@return table? format
+---@return string? err
+function M.of_markers(markers)
+  local format = { name = "own", bare = markers.bare == true, markers = markers }
+  for i, marker in ipairs(markers) do
+    local message = parser.check_marker(marker)
+    if message then return nil, ("mark %d: %s"):format(i, message) end
+    for k = 1, i - 1 do
+      local a, b = markers[k].open, marker.open
+      if a:sub(1, #b) == b or b:sub(1, #a) == a then return nil, ("mark %d begins as mark %d does"):format(i, k) end
+    end
+  end
+  function format.new(opts) return parser.new(format, opts) end
+  return format
 end
 
 -- What in a chat template tells the format, the most telling first.

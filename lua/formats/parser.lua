@@ -33,6 +33,7 @@ local find, sub, match = string.find, string.sub, string.match
 ---@class qhost.formats.Options
 ---@field json_decode fun(s: string): any, string?
 ---@field tools? table            tool definitions or names; without them only marked calls are read
+---@field no_calls? boolean       nor those: a call is text like any other
 ---@field in_reasoning? boolean   the prompt ended inside the reasoning
 
 ---@class qhost.formats.Parser
@@ -363,6 +364,22 @@ function Parser:finish()
   return self:run()
 end
 
+local BODIES = { json = true, ["until"] = true }
+
+--- What is wrong with a marker that somebody else wrote; nil when it is well formed.
+---@param marker any
+---@return string?
+function M.check_marker(marker)
+  if type(marker) ~= "table" or type(marker.open) ~= "string" or marker.open == "" then return "'open' is no text" end
+  local kind, close, reads = marker.kind, marker.close, type(marker.read) == "function"
+  if close ~= nil and (type(close) ~= "string" or close == "") then return "'close' is no text" end
+  if kind == "reasoning" then return not close and "reasoning has no 'close'" or nil end
+  if kind == "drop" then return nil end
+  if kind ~= "call" then return "'kind' is neither reasoning, call nor drop" end
+  if not BODIES[marker.body] then return "'body' is neither json nor until" end
+  if marker.body == "until" and not (close and reads) then return "a body up to a mark needs 'close' and a function 'read'" end
+end
+
 --- A parser for a format { name, markers, bare? }.
 ---@param format table
 ---@param opts qhost.formats.Options
@@ -371,7 +388,8 @@ function M.new(format, opts)
   local tools = calls.known_tools(opts.tools)
   local markers = {}
   for _, marker in ipairs(format.markers) do
-    if tools or not marker.guess then markers[#markers + 1] = marker end
+    local is_wanted = marker.kind == "reasoning" or not opts.no_calls
+    if is_wanted and (tools or not marker.guess) then markers[#markers + 1] = marker end
   end
   local self = setmetatable({
     format = format, markers = markers, pending = "", events = {}, n_calls = 0, blank = "",

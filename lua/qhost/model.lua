@@ -1,7 +1,9 @@
 --- model.lua: what scripts do with a model: generate, chat, stream, tokens.
+local answer = require "qhost.answer"
 local core = require "qhost.core"
 local conversation = require "qhost.conversation"
 local errors = require "qhost.errors"
+local formats = require "formats"
 local sampler = require "qhost.sampler"
 local template = require "qhost.template"
 local M = {}
@@ -21,8 +23,8 @@ local ENGINE_FIELDS = {
   "dry_window", "dry_breakers", "logit_bias", "seed", "n", "max_tokens", "min_tokens", "ignore_eos", "stop",
   "keep_stop", "stop_ids", "logprobs", "top_logprobs", "prompt_logprobs", "priority", "timeout", "cache_salt",
 }
-local OTHER_FIELDS = { messages = true, prompt = true, system = true, tools = true, sampler = true, raw = true,
-  template_vars = true, ids = true }
+local OTHER_FIELDS = { messages = true, prompt = true, system = true, tools = true, parallel_tool_calls = true,
+  sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true }
 local IS_ENGINE_FIELD = {}
 for _, name in ipairs(ENGINE_FIELDS) do IS_ENGINE_FIELD[name] = true end
 
@@ -41,6 +43,57 @@ end
 
 function M.is_model(v) return getmetatable(v) == Model end
 
+-- Fields that a sampler stands for: one that comes later takes the place of them all.
+local SAMPLING_FIELDS = { "temperature", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold",
+  "repeat_penalty", "presence_penalty", "frequency_penalty", "penalty_window", "dry_multiplier", "dry_base",
+  "dry_allowed_length", "dry_window" }
+
+--- Options over others: of each layer the sampler, then its fields.
+local function layered(base, layers)
+  local out = {}
+  for key, value in pairs(base) do out[key] = value end
+  for _, layer in ipairs(layers) do
+    if layer.sampler then
+      for _, key in ipairs(SAMPLING_FIELDS) do out[key] = nil end
+      for key, value in pairs(layer.sampler.fields) do out[key] = value end
+    end
+    for key, value in pairs(layer) do
+      if key ~= "sampler" then out[key] = value end
+    end
+  end
+  return out
+end
+
+local function check_defaults(defaults)
+  if type(defaults) ~= "table" then error("model:with: defaults is no table", 3) end
+  for key in pairs(defaults) do
+    if not IS_ENGINE_FIELD[key] and key ~= "template_vars" and key ~= "parallel_tool_calls" then
+      error(("model:with: defaults cannot have '%s'"):format(tostring(key)), 3)
+    end
+  end
+end
+
+local WITH = { as = true, sampler = true, template = true, defaults = true }
+
+--- The same weights under other settings: as (a name), sampler, template, defaults (options that a request
+--- may change). What is not given stays as it is here.
+---@param o {as?: string, sampler?: qhost.Sampler, template?: qhost.Template, defaults?: table}
+---@return qhost.Model
+function Model:with(o)
+  for key in pairs(o) do
+    if not WITH[key] then error(("model:with has no option '%s'"):format(tostring(key)), 2) end
+  end
+  if o.as ~= nil and (type(o.as) ~= "string" or o.as == "") then error("model:with: as is no name", 2) end
+  if o.template and not template.is_template(o.template) then error("model:with: template was not made by qh.template", 2) end
+  if o.sampler and not sampler.is_sampler(o.sampler) then error("model:with: sampler was not made by qh.sampler", 2) end
+  local copy = {}
+  for key, value in pairs(self) do copy[key] = value end
+  copy.name, copy.own_template = o.as or self.name, o.template or self.own_template
+  if o.defaults then check_defaults(o.defaults) end
+  if o.defaults or o.sampler then copy.defaults = layered(self.defaults or {}, { o.defaults or {}, { sampler = o.sampler } }) end
+  return setmetatable(copy, Model)
+end
+
 --- The template in use, compiled at its first use. nil, message: the model has none.
 function Model:template()
   if self.own_template then return self.own_template end
@@ -53,28 +106,52 @@ function Model:template()
   return compiled
 end
 
+--- How what this model writes is read back: by its template, else by the one it came with.
+function Model:format()
+  local own = self.own_template
+  return own and own.format or formats.of_template(self.meta.chat_template or "")
+end
+
 --- Token ids of a text; special tokens in it stay text.
 ---@param text string
 ---@return integer[]
 function Model:tokens(text) return self.handle:encode(text, {}) end
 
---- Render messages with the model's template: segments, or nil and why.
-function Model:render(o)
+-- The variables of the template, or nil and why.
+local function conversation_of(self, o)
   local messages, message = conversation.of_options(o)
   if not messages then return nil, message end
-  local t, why = self:template()
-  if not t then return nil, why end
-  local conv = { messages = messages, tools = o.tools, add_generation_prompt = o.add_generation_prompt ~= false,
+  local tools, what = conversation.tools(o.tools)
+  if what then return nil, what end
+  local conv = { messages = messages, tools = tools, add_generation_prompt = o.add_generation_prompt ~= false,
     bos_token = self.meta.bos or "", eos_token = self.meta.eos or "" }
   for key, value in pairs(o.template_vars or {}) do conv[key] = value end
-  return t:render(conv)
+  return conv
 end
 
-local function add_sampling(spec, o)
-  if o.sampler then
-    if not sampler.is_sampler(o.sampler) then return nil, "sampler was not made by qh.sampler" end
-    for key, value in pairs(o.sampler.fields) do spec[key] = value end
-  end
+-- Some templates join the arguments of earlier calls as strings and fail when they are objects.
+local function render_conversation(t, conv)
+  local segments, message = t:render(conv)
+  if segments then return segments end
+  local as_text = conversation.with_text_arguments(conv.messages)
+  if not as_text then return nil, message end
+  conv.messages = as_text
+  local again = t:render(conv)
+  if again then return again end
+  return nil, message
+end
+
+--- Render messages with the model's template: segments, or nil and why.
+function Model:render(o)
+  local t, why = self:template()
+  if not t then return nil, why end
+  local conv, message = conversation_of(self, o)
+  if not conv then return nil, message end
+  return render_conversation(t, conv)
+end
+
+local function spec_of(ids, o)
+  local spec = { ids = ids }
   for _, key in ipairs(ENGINE_FIELDS) do
     if o[key] ~= nil then spec[key] = o[key] end
   end
@@ -87,12 +164,31 @@ local function joined(a, b)
   return table.move(b, 1, #b, #out + 1, out)
 end
 
-local function prompt_ids(self, o)
+-- The end of a prompt as far as the template wrote it.
+local function tail_of(segments)
+  local tail = ""
+  for i = #segments, math.max(#segments - 7, 1), -1 do
+    if not segments[i].special then break end
+    tail = segments[i].text .. tail
+  end
+  return tail
+end
+
+-- The prompt's ids, and how the answer is to be read; or nil and why.
+local function prompt_of(self, o)
   if o.ids then return o.ids end
   if o.raw then return self.handle:encode(o.prompt, { add_special = true, parse_special = true }) end
-  local segments, message = self:render(o)
-  if not segments then return nil, message end
-  return self.handle:encode_segments(segments, { add_special = false })
+  local t, why = self:template()
+  if not t then return nil, why end
+  local conv, message = conversation_of(self, o)
+  if not conv then return nil, message end
+  local segments, failed = render_conversation(t, conv)
+  if not segments then return nil, failed end
+  local ids, refused = self.handle:encode_segments(segments, { add_special = false })
+  if not ids then return nil, refused end
+  local format = self:format()
+  return ids, { format = format, tools = conv.tools, is_parallel = o.parallel_tool_calls ~= false,
+    in_reasoning = formats.opens_reasoning(format, tail_of(segments)) }
 end
 
 local function check_fields(o, what)
@@ -103,50 +199,27 @@ local function check_fields(o, what)
   end
 end
 
---- Hand a request to the engine. gen, or nil, message, status name.
+--- Hand a request to the engine: what reads the answer, or nil, message, status name.
+---@return qhost.Answer?
+---@return string? message
+---@return string? status
 function Model:submit(o)
-  local ids, message = prompt_ids(self, o)
-  if not ids then return nil, message, "EINVAL" end
-  local spec, why = add_sampling({ ids = ids }, o)
-  if not spec then return nil, why, "EINVAL" end
+  if o.sampler and not sampler.is_sampler(o.sampler) then return nil, "sampler was not made by qh.sampler", "EINVAL" end
+  if self.defaults or o.sampler then o = layered(self.defaults or {}, { o }) end
+  local ids, reading = prompt_of(self, o)
+  if not ids then return nil, reading, "EINVAL" end
+  local spec = spec_of(ids, o)
   local own = self.own_template and self.own_template.stop
   if own and not o.raw then spec.stop = joined(spec.stop or {}, own) end
-  return self.handle:submit(spec)
-end
-
-local function new_choice() return { parts = {}, tokens = {} } end
-
-local function finish_choice(c, ev)
-  return { text = table.concat(c.parts), finish = ev.finish, stop_match = ev.stop_match, usage = ev.usage,
-    timings = ev.timings, tokens = #c.tokens > 0 and c.tokens or nil, prompt_tokens = c.prompt_tokens }
-end
-
---- Wait for all of a generation: a list of results, or nil, message, status name. Yields.
-function M.collect(gen)
-  local open <close> = gen
-  local choices, results = {}, {}
-  for ev in function() return gen:next() end do
-    local c = choices[ev.choice] or new_choice()
-    choices[ev.choice] = c
-    if ev.text then c.parts[#c.parts + 1] = ev.text end
-    if ev.type == "prompt" then
-      c.prompt_tokens = c.prompt_tokens or {}            -- a long prompt comes in several events
-      table.move(ev.tokens, 1, #ev.tokens, #c.prompt_tokens + 1, c.prompt_tokens)
-    elseif ev.tokens then
-      table.move(ev.tokens, 1, #ev.tokens, #c.tokens + 1, c.tokens)
-    end
-    if ev.type == "done" then
-      if ev.finish == "error" then return nil, ev.message, ev.status end
-      results[ev.choice] = finish_choice(c, ev)
-    end
-  end
-  return results
+  local gen, message, status = self.handle:submit(spec)
+  if not gen then return nil, message, status end
+  return answer.new(gen, reading)
 end
 
 local function run(self, o)
-  local gen, message, status = self:submit(o)
-  if not gen then return nil, message, status end
-  local results, why, code = M.collect(gen)
+  local open, message, status = self:submit(o)
+  if not open then return nil, message, status end
+  local results, why, code = open:collect()
   if not results then return nil, why, code end
   local first = results[1]
   if #results > 1 then first.choices = results end
@@ -155,7 +228,10 @@ end
 
 ---@class qhost.Result
 ---@field text string
----@field finish "stop"|"length"
+---@field reasoning? string
+---@field tool_calls table[]  { {id, name, arguments = what they decode to, raw = their JSON text}, ... }
+---@field unparsed? boolean  a call in the text could not be read
+---@field finish "stop"|"length"|"tool_calls"|"canceled"
 ---@field usage {prompt: integer, cached: integer, completion: integer}
 ---@field timings {queue: number, prefill: number, ttft: number, decode: number}  seconds
 ---@field choices? qhost.Result[]  with n > 1
@@ -168,7 +244,7 @@ end
 function Model:generate(o)
   check_fields(o, "generate")
   if type(o.prompt) ~= "string" and not o.ids then error("model:generate: prompt is no string", 2) end
-  return run(self, setmetatable({ raw = true }, { __index = o }))
+  return run(self, layered(o, { { raw = true } }))
 end
 
 --- Answer a conversation: messages, or system and prompt. Yields.
@@ -183,23 +259,22 @@ end
 ---@class qhost.Stream
 local Stream = {}
 Stream.__index = Stream
-Stream.__close = function(s) s.gen:cancel() end
---- The next event, or nil at the end: {type = "text", text}, then {type = "usage", usage, timings} and
---- {type = "done", finish}. A failure of the engine ends the request. Yields.
+Stream.__close = function(s) s.answer:cancel() end
+--- The next event, or nil at the end: text, reasoning and tool_call as qhost.answer has them, then
+--- {type = "usage", usage, timings} and {type = "done", finish, tool_calls, unparsed}. A failure of the
+--- engine ends the request. Yields.
 Stream.__call = function(s)
   local waiting = s.waiting
   if waiting then
     s.waiting = nil
     return waiting
   end
-  local ev = s.gen:next()
-  if not ev then return nil end
-  if ev.type == "done" then
-    if ev.finish == "error" then errors.abort_engine(ev.message, ev.status) end
-    s.waiting = { type = "done", finish = ev.finish, choice = ev.choice }
-    return { type = "usage", usage = ev.usage, timings = ev.timings, choice = ev.choice }
-  end
-  return { type = ev.type, text = ev.text, tokens = ev.tokens, choice = ev.choice }
+  local ev = s.answer:next()
+  if not ev or ev.type ~= "done" then return ev end
+  if ev.finish == "error" then errors.abort_engine(ev.message, ev.status) end
+  s.waiting = { type = "done", finish = ev.finish, choice = ev.choice, unparsed = ev.unparsed,
+    tool_calls = #ev.tool_calls > 0 and ev.tool_calls or nil }
+  return { type = "usage", usage = ev.usage, timings = ev.timings, choice = ev.choice }
 end
 
 --- Answer a conversation piece by piece: for ev in model:stream{...} do. With raw = true the prompt
@@ -207,9 +282,9 @@ end
 ---@return qhost.Stream
 function Model:stream(o)
   check_fields(o, "stream")
-  local gen, message, status = self:submit(o)
-  if not gen then errors.abort_engine(message, status) end
-  return setmetatable({ gen = gen, model = self }, Stream)
+  local open, message, status = self:submit(o)
+  if not open then errors.abort_engine(message, status) end
+  return setmetatable({ answer = open, model = self }, Stream)
 end
 
 return M

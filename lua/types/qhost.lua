@@ -286,13 +286,18 @@ local Model = {}
 ---@class qhost.Message
 ---@field role "system"|"user"|"assistant"|"tool"|"developer"
 ---@field content string|table[]|nil  text, or a list of text parts
+---@field tool_calls? table[]  of the assistant: as in a result, or as the OpenAI API has them
+---@field tool_call_id? string  of a tool's answer
 
 ---@class qhost.ChatOptions: qhost.Options
 ---@field messages? qhost.Message[]
 ---@field system? string  with prompt, in place of messages
 ---@field prompt? string
----@field tools? table[]  as the OpenAI API has them; the template shows them to the model
+---@field tools? table[]  each { name, description, parameters }, or as the OpenAI API has it, or an object whose `spec` is
+---                          such a table or a method that returns one; the template shows them to the model
+---@field parallel_tool_calls? boolean  false: of several calls only the first counts
 ---@field template_vars? table  further variables of the template
+---@field add_generation_prompt? boolean  false: the template does not open the model's turn
 ---@field raw? boolean  continue prompt as it is, without a template
 ---@field ids? integer[]  with raw: a prompt of token ids
 
@@ -302,9 +307,18 @@ local Model = {}
 ---@field logprob? number
 ---@field top? qhost.Token[]
 
+---@class qhost.ToolCall
+---@field id string
+---@field name string
+---@field arguments? table  decoded
+---@field raw string  their JSON, as the model wrote it
+
 ---@class qhost.Result
 ---@field text string
----@field finish "stop"|"length"|"canceled"
+---@field reasoning? string  what the model thought first, where its format marks that
+---@field tool_calls qhost.ToolCall[]  maybe none; read only when tools were given
+---@field unparsed? boolean  something in the text looked like a call and could not be read as one
+---@field finish "stop"|"length"|"tool_calls"|"canceled"
 ---@field stop_match? string  the stop text that was met
 ---@field usage { prompt: integer, cached: integer, completion: integer }  in tokens
 ---@field timings { queue: number, prefill: number, ttft: number, decode: number }  in seconds
@@ -334,9 +348,15 @@ function Model:chat(o) end
 function Model:stream(o) end
 
 ---@class qhost.Event
----@field type "text"|"prompt"|"usage"|"done"
+---@field type "text"|"reasoning"|"tool_call"|"prompt"|"usage"|"done"
 ---@field choice integer  1..n
----@field text? string  type "text"
+---@field text? string  types "text" and "reasoning"
+---@field index? integer  type "tool_call": which call, from 1
+---@field id? string  type "tool_call": with the name in the first event of a call; further ones add to its arguments
+---@field name? string
+---@field arguments? string  type "tool_call": JSON text
+---@field tool_calls? qhost.ToolCall[]  type "done": all of them, decoded, when there are any
+---@field unparsed? boolean  type "done"
 ---@field tokens? qhost.Token[]
 ---@field usage? table  type "usage": as in a result, with timings
 ---@field timings? table
@@ -346,6 +366,17 @@ function Model:stream(o) end
 ---@field model qhost.Model
 ---@overload fun(): qhost.Event?
 local Stream = {}
+
+--- The same weights under other settings. `as`: its name; `defaults`: options that a request may change.
+---
+---     app:openai { models = { llm, llm:with { as = "careful", defaults = { temperature = 0.2, max_tokens = 500 } } } }
+---@param o { as?: string, sampler?: qhost.Sampler, template?: qhost.Template, defaults?: qhost.Options }
+---@return qhost.Model
+function Model:with(o) end
+
+--- How what the model writes is read back: one of the formats of qhost, or what the template's `parse` says.
+---@return table
+function Model:format() end
 
 --- Token ids of a text (waits for a long one). Special tokens in it stay text.
 ---@param text string
@@ -364,10 +395,11 @@ function Model:template() end
 ---@return string? message
 function Model:render(o) end
 
---- Hand a request to the engine and read its events yourself: gen:next() (waits) gives the next one, nil at
---- the end; gen:cancel() gives up.
+--- Hand a request to the engine and read its events yourself: answer:next(seconds?) (waits) gives the next
+--- one, nil at the end, false when none came in time; answer:collect() (waits) gives the results of all
+--- choices; answer:cancel() gives up.
 ---@param o qhost.ChatOptions
----@return table? gen
+---@return table? answer
 ---@return string? message
 ---@return string? status
 function Model:submit(o) end
@@ -393,13 +425,18 @@ function qh.sampler(steps) end
 local Template = {}
 
 --- A template in Lua. render(out, conv) writes the prompt; conv has messages, tools, add_generation_prompt,
---- bos_token, eos_token. `stop`: strings that end the model's turn.
+--- bos_token, eos_token. `stop`: strings that end the model's turn. `parse`: how its answers are read: the
+--- name of a format (hermes, qwen3_coder, llama3, mistral, deepseek, generic, plain); a list of marks, such as
+--- { open = "<think>", kind = "reasoning", close = "</think>" } or { open = "<call>", kind = "call", body = "json",
+--- close = "</call>" }; or a function(opts) that returns an object with feed(self, text) and finish(self), which
+--- give lists of events { type = "text"|"reasoning", text } and { type = "tool_call", name, arguments }. Without
+--- it, as the model's own template shows.
 ---
 ---     qh.template { name = "plain", stop = { "\nUser:" }, render = function(out, conv)
 ---       for _, m in ipairs(conv.messages) do out:text(m.role .. ": " .. m.content .. "\n") end
 ---       out:text "assistant:"
 ---     end }
----@param def { name?: string, render: fun(out: qhost.Out, conv: table), stop?: string[] }
+---@param def { name?: string, render: fun(out: qhost.Out, conv: table), stop?: string[], parse?: string|table[]|function }
 ---@return qhost.Template
 function qh.template(def) end
 

@@ -5,7 +5,7 @@ local core = require "qhost.core"
 local object, array, null = core.json.object, core.json.array, core.json.null
 local M = {}
 
-local FINISH = { stop = "stop", length = "length", canceled = "stop" }
+local FINISH = { stop = "stop", length = "length", tool_calls = "tool_calls", canceled = "stop" }
 
 local function new_id(prefix) return ("%s-%016x%08x"):format(prefix, core.random(), core.random() & 0xffffffff) end
 
@@ -63,9 +63,9 @@ local Chat = {}
 Chat.__index = Chat
 
 --- name: the model as the client called it; o: the request's options.
-function M.chat(name, _, o)
+function M.chat(name, o)
   return setmetatable({ id = new_id "chatcmpl", name = name, created = math.floor(core.wall()),
-    n = o.n or 1, logprobs = o.logprobs }, Chat)
+    n = o.n or 1, logprobs = o.logprobs, may_call = o.tools ~= nil, is_begun = {} }, Chat)
 end
 
 function Chat:envelope(kind, choices, usage)
@@ -73,12 +73,28 @@ function Chat:envelope(kind, choices, usage)
     usage = usage }, { "id", "object", "created", "model", "choices", "usage" })
 end
 
+local function whole_call(call)
+  return object({ id = call.id, type = "function",
+    ["function"] = object({ name = call.name, arguments = call.raw }, { "name", "arguments" }) }, { "id", "type", "function" })
+end
+
+local function message_of(r)
+  local calls
+  if #r.tool_calls > 0 then
+    calls = {}
+    for i, call in ipairs(r.tool_calls) do calls[i] = whole_call(call) end
+  end
+  local content = r.text
+  if content == "" and calls then content = null end
+  return object({ role = "assistant", content = content, refusal = null, reasoning_content = r.reasoning,
+    tool_calls = calls and array(calls) }, { "role", "content", "refusal", "reasoning_content", "tool_calls" })
+end
+
 function Chat:whole(results)
   local choices = {}
   for i, r in ipairs(results) do
-    local message = object({ role = "assistant", content = r.text, refusal = null }, { "role", "content", "refusal" })
-    choices[i] = object({ index = i - 1, message = message, logprobs = self.logprobs and chat_logprobs(r.tokens or {}) or null,
-      finish_reason = FINISH[r.finish] }, { "index", "message", "logprobs", "finish_reason" })
+    choices[i] = object({ index = i - 1, message = message_of(r), logprobs = self.logprobs and chat_logprobs(r.tokens or {}) or null,
+      finish_reason = FINISH[r.finish] or "stop" }, { "index", "message", "logprobs", "finish_reason" })
   end
   return self:envelope("chat.completion", choices, usage_of(total_usage(results)))
 end
@@ -89,21 +105,56 @@ function Chat:chunk(index, delta, logprobs, finish)
   return self:envelope("chat.completion.chunk", { choice })
 end
 
+-- The first chunk of a choice. Content is null where no text may come, as in a whole message with calls.
+function Chat:opening(index, content)
+  self.is_begun[index] = true
+  return self:chunk(index, object({ role = "assistant", content = content, refusal = null }, { "role", "content", "refusal" }))
+end
+
+--- What goes out before the engine has said anything: nothing while it may be a call that comes first.
 function Chat:first()
   local list = {}
-  for i = 1, self.n do
-    list[i] = self:chunk(i - 1, object({ role = "assistant", content = "" }, { "role", "content" }))
+  for i = 1, self.may_call and 0 or self.n do list[i] = self:opening(i - 1, "") end
+  return list
+end
+
+local function call_delta(fields, order)
+  return object({ tool_calls = array { object(fields, order) } }, { "tool_calls" })
+end
+
+-- id, type and name stand in the first delta of a call only; index in each.
+local function call_deltas(ev)
+  local list, at = {}, ev.index - 1
+  if ev.id then
+    list[1] = call_delta({ index = at, id = ev.id, type = "function",
+      ["function"] = object({ name = ev.name, arguments = "" }, { "name", "arguments" }) }, { "index", "id", "type", "function" })
+  end
+  if ev.arguments ~= "" then
+    list[#list + 1] = call_delta({ index = at, ["function"] = object({ arguments = ev.arguments }, { "arguments" }) },
+      { "index", "function" })
   end
   return list
 end
 
+--- The deltas of an event.
+function Chat:deltas(ev)
+  if ev.type == "text" then return { object({ content = ev.text }, { "content" }) } end
+  if ev.type == "reasoning" then return { object({ reasoning_content = ev.text }, { "reasoning_content" }) } end
+  if ev.type == "tool_call" then return call_deltas(ev) end
+  return {}
+end
+
 function Chat:event(ev)
   local list, index = {}, (ev.choice or 1) - 1
-  local tokens = self.logprobs and ev.type == "text" and ev.tokens and #ev.tokens > 0 and ev.tokens or nil
-  if ev.text and (ev.text ~= "" or tokens) then
-    list[1] = self:chunk(index, object({ content = ev.text }, { "content" }), tokens and chat_logprobs(tokens))
+  local tokens = self.logprobs and ev.type == "text" and ev.tokens or nil
+  if ev.type == "text" and ev.text == "" and not tokens then return list end
+  if not self.is_begun[index] and ev.type ~= "prompt" then
+    list[1] = self:opening(index, (ev.type == "text" or ev.type == "done") and "" or null)
   end
-  if ev.type == "done" then list[#list + 1] = self:chunk(index, object({}, {}), nil, FINISH[ev.finish]) end
+  for _, delta in ipairs(self:deltas(ev)) do
+    list[#list + 1] = self:chunk(index, delta, tokens and chat_logprobs(tokens))
+  end
+  if ev.type == "done" then list[#list + 1] = self:chunk(index, object({}, {}), nil, FINISH[ev.finish] or "stop") end
   return list
 end
 
@@ -160,7 +211,7 @@ function Completion:whole(results)
     end
     table.move(r.tokens or {}, 1, #(r.tokens or {}), #tokens + 1, tokens)
     local logprobs = self.logprobs and completion_logprobs(tokens, 0)
-    choices[i] = completion_choice(i - 1, (self.echo or "") .. r.text, logprobs, FINISH[r.finish])
+    choices[i] = completion_choice(i - 1, (self.echo or "") .. r.text, logprobs, FINISH[r.finish] or "stop")
   end
   return self:envelope(choices, usage_of(total_usage(results)))
 end
@@ -178,7 +229,7 @@ function Completion:event(ev)
   local index = (ev.choice or 1) - 1
   local logprobs
   local is_prompt = ev.type == "prompt"
-  if self.logprobs and ev.tokens and #ev.tokens > 0 then
+  if self.logprobs and ev.type ~= "done" and ev.tokens and #ev.tokens > 0 then
     local tokens = ev.tokens
     if is_prompt and self.prompt_offset == 0 then
       tokens = table.move(tokens, 1, #tokens, 2, { self.first_token })
@@ -187,8 +238,8 @@ function Completion:event(ev)
     logprobs, up_to = completion_logprobs(tokens, is_prompt and self.prompt_offset or self.offsets[index] or 0)
     if is_prompt then self.prompt_offset = up_to else self.offsets[index] = up_to end
   end
-  local finish = ev.type == "done" and FINISH[ev.finish] or nil
-  local text = ev.text or ""
+  local finish = ev.type == "done" and (FINISH[ev.finish] or "stop") or nil
+  local text = ev.type == "text" and ev.text or ""
   if text == "" and not finish and not logprobs then return {} end
   return { self:envelope { completion_choice(index, text, logprobs, finish) } }
 end

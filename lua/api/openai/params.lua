@@ -113,14 +113,9 @@ local function tools_of(body)
     local shown = type(choice) == "string" and choice or "a named function"
     refuse("tool_choice", ("'tool_choice' %s is not supported; 'auto' and 'none' are"):format(shown), "unsupported_parameter")
   end
-  if choice == "none" or not tools or #tools == 0 then return nil end
-  for i = 1, #tools do
-    local t = tools[i]
-    if type(t) ~= "table" or t.type ~= "function" or type(t["function"]) ~= "table" or type(t["function"].name) ~= "string" then
-      refuse("tools", ("'tools'[%d] is no {type = \"function\", function = {name, ...}}"):format(i - 1))
-    end
-  end
-  return tools
+  local canonical, message = conversation.tools(tools)
+  if message then refuse("tools", message) end
+  return choice ~= "none" and canonical or nil
 end
 
 --- The body of /v1/chat/completions.
@@ -130,6 +125,7 @@ function M.chat(body)
   local messages, message = conversation.messages(get(body, "messages"))
   if not messages then refuse("messages", message) end
   o.messages, o.tools = messages, tools_of(body)
+  o.parallel_tool_calls = flag(body, "parallel_tool_calls")
   o.logprobs = flag(body, "logprobs")
   o.top_logprobs = integer(body, "top_logprobs", 0, 20)
   if o.top_logprobs and not o.logprobs then refuse("top_logprobs", "'top_logprobs' needs 'logprobs': true") end
