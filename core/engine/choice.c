@@ -79,10 +79,12 @@ void qh_job_free(qh_job *j)
         qh_choice *c = &j->choices[i];
         qh_seq_free(c->seq);
         qh_stopper_deinit(&c->stopper);
+        qh_turn_free(c->turn);
         qh_str_deinit(&c->text);
         free_infos(&c->prompt_infos);
         free_infos(&c->infos);
         qh_free(c->message);
+        qh_free(c->reason);
     }
     qh_stop_set_deinit(&j->stops);
     qh_free(j->banned);
@@ -113,6 +115,19 @@ void qh_job_fork(qh_job *j, qh_gen_env *env, int64_t now_us)
 
 /* Tokens -----------------------------------------------------------------------------------------*/
 
+static void append_info(qh_info_list *list, qh_token_info *t, const qh_token *top_ids,
+                        const float *top_logprobs)
+{
+    if (t->n_top) t->top = qh_alloc0(sizeof *t->top * (size_t)t->n_top);
+    for (int i = 0; i < t->n_top; i++)
+        t->top[i].id = top_ids[i], t->top[i].logprob = top_logprobs[i];
+    if (list->n == list->cap) {
+        list->cap = list->cap ? 2 * list->cap : 4;
+        list->v = qh_realloc(list->v, sizeof *list->v * (size_t)list->cap);
+    }
+    list->v[list->n++] = *t;
+}
+
 /* Log-probabilities as asked, appended to list. */
 static qh_status add_info(qh_choice *c, qh_gen_env *env, qh_info_list *list, qh_token id,
                           const float *logits, bool wants_logprob, qh_err *err)
@@ -122,17 +137,11 @@ static qh_status add_info(qh_choice *c, qh_gen_env *env, qh_info_list *list, qh_
     qh_token_info t = {.id = id, .logprob = NAN};
     int n_top = c->job->gen->top_logprobs;
     if (wants_logprob || n_top > 0) {
-        qh_status st = qh_sampler_logprobs(env->sampler, logits, id, &t.logprob, n_top, ids,
+        qh_status st = qh_sampler_logprobs(env->sampler, logits, &id, 1, &t.logprob, n_top, ids,
                                            logprobs, &t.n_top, err);
         if (st) return st;
     }
-    if (t.n_top) t.top = qh_alloc0(sizeof *t.top * (size_t)t.n_top);
-    for (int i = 0; i < t.n_top; i++) t.top[i].id = ids[i], t.top[i].logprob = logprobs[i];
-    if (list->n == list->cap) {
-        list->cap = list->cap ? 2 * list->cap : 4;
-        list->v = qh_realloc(list->v, sizeof *list->v * (size_t)list->cap);
-    }
-    list->v[list->n++] = t;
+    append_info(list, &t, ids, logprobs);
     return QH_OK;
 }
 
@@ -166,7 +175,17 @@ static bool add_text(qh_choice *c, const qh_str *piece)
     return c->stop_match >= 0;
 }
 
-static void accept(qh_choice *c, qh_gen_env *env, qh_token id, int64_t now_us)
+static void finish_by_policy(qh_choice *c, qh_gen_env *env, const char *reason,
+                             const char *message, int64_t now_us)
+{
+    if (c->state != QH_CHOICE_FINISHED && *reason) c->reason = qh_strdup(reason);
+    qh_choice_finish(c, env, *reason ? QH_FINISH_POLICY : QH_FINISH_STOP, QH_OK, message, now_us);
+}
+
+/* stop_reason: the policy wants this token to be the last; NULL: it does not. What stops a text by
+ * itself goes before that, and that before max_tokens. */
+static void accept(qh_choice *c, qh_gen_env *env, qh_token id, const char *stop_reason,
+                   int64_t now_us)
 {
     const qh_gen *g = c->job->gen;
     c->n_completion++;
@@ -181,26 +200,111 @@ static void accept(qh_choice *c, qh_gen_env *env, qh_token id, int64_t now_us)
         qh_choice_finish(c, env, QH_FINISH_STOP, QH_OK, NULL, now_us);
     } else if ((st = qh_seq_append(c->seq, &id, 1)) == QH_ENOMEM) {
         qh_choice_finish(c, env, QH_FINISH_ERROR, st, "no memory for another token", now_us);
+    } else if (stop_reason) {
+        finish_by_policy(c, env, stop_reason, NULL, now_us);
     } else if (c->n_completion == g->max_tokens || c->seq->tokens.len == c->seq->max_tokens) {
         qh_choice_finish(c, env, QH_FINISH_LENGTH, QH_OK, NULL, now_us);
     }
 }
 
-void qh_choice_draw(qh_choice *c, qh_gen_env *env, const float *logits, int64_t now_us)
+/* The token whose info is the last in the list has been taken in. */
+static void note_text_end(qh_choice *c)
 {
-    qh_job *j = c->job;
-    qh_err err = {0};
-    qh_token id;
-    const qh_draw draw = {
+    c->infos.v[c->infos.n - 1].text_end = c->n_text_told + (int64_t)c->text.len;
+}
+
+static qh_draw draw_of(const qh_choice *c, const float *logits)
+{
+    const qh_job *j = c->job;
+    return (qh_draw){
         .spec = &j->gen->sampling, .logits = logits, .seed = j->seed, .choice = (uint32_t)c->index,
         .history = {c->seq->tokens.ids, c->seq->tokens.len, j->n_prompt},
         .banned = j->banned, .n_banned = c->n_completion < j->gen->min_tokens ? j->n_banned : 0,
     };
+}
+
+/* The row of logits is gone when the answer comes, so all that may be told of it is computed now. */
+static qh_status note_logprobs(qh_turn *t, qh_gen_env *env, const float *logits, int n_top,
+                               qh_err *err)
+{
+    if (!t->logprobs) return QH_OK;
+    for (int i = 0; i < t->n; i++) t->ids[i] = t->cands[i].id;
+    return qh_sampler_logprobs(env->sampler, logits, t->ids, t->n, t->logprobs, n_top, t->top_ids,
+                               t->top_logprobs, &t->n_top, err);
+}
+
+static qh_status make_up_turn(qh_choice *c, qh_gen_env *env, const float *logits, qh_err *err)
+{
+    const qh_gen *g = c->job->gen;
+    if (!c->turn)
+        c->turn = qh_turn_new(g->policy, g->logprobs || g->top_logprobs > 0, g->top_logprobs);
+    qh_turn *t = c->turn;
+    if (!t) return qh_fail(err, QH_ENOMEM, "no memory for the policy's candidates");
+    const qh_draw draw = draw_of(c, logits);
+    t->choice = c;
+    t->vocab = env->vocab;
+    t->noise = (qh_noise){draw.seed, draw.choice, (uint32_t)draw.history.n_tokens};
+    t->temperature = g->sampling.temperature;
+    t->n_out = c->n_completion;
+    t->n_prompt = c->job->n_prompt;
+    t->max_tokens = c->seq->max_tokens - c->job->n_prompt;
+    qh_status st = qh_sampler_candidates(env->sampler, &draw, g->policy->top, t->cands, &t->n,
+                                         &t->max, err);
+    t->n_asked = t->n;
+    return st ? st : note_logprobs(t, env, logits, g->top_logprobs, err);
+}
+
+static void ask_policy(qh_choice *c, qh_gen_env *env, const float *logits, int64_t now_us)
+{
+    qh_err err = {0};
+    qh_status st = make_up_turn(c, env, logits, &err);
+    if (st) qh_choice_finish(c, env, QH_FINISH_ERROR, st, err.msg, now_us);
+    else c->place = QH_TURN_UNSENT;
+}
+
+void qh_choice_draw(qh_choice *c, qh_gen_env *env, const float *logits, int64_t now_us)
+{
+    if (c->job->gen->policy) {
+        ask_policy(c, env, logits, now_us);
+        return;
+    }
+    qh_err err = {0};
+    qh_token id;
+    const qh_draw draw = draw_of(c, logits);
     if (c->first_token_us < 0) c->first_token_us = now_us;
     qh_status st = qh_sampler_draw(env->sampler, &draw, &id, &err);
-    if (!st) st = add_info(c, env, &c->infos, id, logits, j->gen->logprobs, &err);
-    if (st) qh_choice_finish(c, env, QH_FINISH_ERROR, st, err.msg, now_us);
-    else accept(c, env, id, now_us);
+    if (!st) st = add_info(c, env, &c->infos, id, logits, c->job->gen->logprobs, &err);
+    if (st) {
+        qh_choice_finish(c, env, QH_FINISH_ERROR, st, err.msg, now_us);
+        return;
+    }
+    accept(c, env, id, NULL, now_us);
+    note_text_end(c);
+}
+
+static float logprob_of(const qh_turn *t, qh_token id)
+{
+    for (int i = 0; t->logprobs && i < t->n_asked; i++)
+        if (t->ids[i] == id) return t->logprobs[i];
+    return NAN;
+}
+
+void qh_choice_take_turn(qh_choice *c, qh_gen_env *env, int64_t now_us)
+{
+    qh_turn *t = c->turn;
+    c->place = QH_TURN_HOME;
+    if (t->verdict == QH_TURN_FAILED || t->verdict == QH_TURN_TIMED_OUT) {
+        finish_by_policy(c, env,
+                         t->verdict == QH_TURN_FAILED ? "policy_error" : "policy_timeout",
+                         t->message, now_us);
+        return;
+    }
+    qh_token_info info = {
+        .id = t->token, .logprob = logprob_of(t, t->token), .n_top = t->n_top};
+    if (c->first_token_us < 0) c->first_token_us = now_us;
+    append_info(&c->infos, &info, t->top_ids, t->top_logprobs);
+    accept(c, env, t->token, t->verdict == QH_TURN_STOP ? t->reason : NULL, now_us);
+    note_text_end(c);
 }
 
 /* End and events ---------------------------------------------------------------------------------*/
@@ -227,6 +331,10 @@ void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status
     if (c->seq) qh_seq_unload(c->seq, c->has_bad_kv ? NULL : env->prefix);
     qh_seq_free(c->seq);
     c->seq = NULL;
+    if (c->place == QH_TURN_OUT) c->turn->choice = NULL;    /* freed when it comes home */
+    else qh_turn_free(c->turn);
+    c->turn = NULL;
+    c->place = QH_TURN_HOME;
 }
 
 bool qh_choice_is_full(const qh_choice *c)
@@ -265,7 +373,8 @@ static void tell_end(qh_choice *c, qh_event *out)
     out->finish = c->finish;
     out->status = c->status;
     out->message = c->message;
-    c->message = NULL;
+    out->reason = c->reason;
+    c->message = c->reason = NULL;
     if (c->finish == QH_FINISH_STOP && c->stop_match >= 0)
         out->stop_match = qh_strdup(c->job->gen->stop_strings[c->stop_match]);
     out->usage = usage_of(c);
@@ -283,6 +392,7 @@ bool qh_choice_tell(qh_choice *c, qh_event *out)
     if (c->text.len || c->infos.n) {
         out->type = QH_EVENT_TEXT;
         out->text_len = c->text.len;
+        c->n_text_told += (int64_t)c->text.len;
         out->text = qh_str_steal(&c->text);
         move_infos(&c->infos, out);
         return true;

@@ -40,6 +40,9 @@ typedef enum {
     QH_CHOICE_FINISHED
 } qh_choice_state;
 
+/* Where a choice's turn is. Unless it is home the choice sits out. */
+typedef enum { QH_TURN_HOME, QH_TURN_UNSENT, QH_TURN_OUT } qh_turn_place;
+
 typedef struct qh_choice {
     qh_job *job;
     int index;
@@ -48,6 +51,8 @@ typedef struct qh_choice {
     qh_detok detok;
     qh_stopper stopper;
     int n_completion, n_preempted;
+    qh_turn *turn;              /* of a job with a policy, from its first question on; moved while OUT */
+    qh_turn_place place;
     /* for the scheduler */
     struct qh_choice *prev, *next;  /* in the queue */
     int64_t order;
@@ -56,11 +61,12 @@ typedef struct qh_choice {
     bool has_bad_kv;            /* a step failed on it: its pages are not for the prefix cache */
     /* not told yet */
     qh_str text;
+    int64_t n_text_told;        /* bytes */
     qh_info_list prompt_infos, infos;
     qh_finish finish;
     int stop_match;             /* index, or -1 */
     qh_status status;
-    char *message;
+    char *message, *reason;
     bool is_told;               /* DONE was told: nothing follows */
     int64_t first_token_us, finished_us;    /* engine clock; first_token: -1 before */
 } qh_choice;
@@ -92,8 +98,12 @@ qh_status qh_choice_score_prompt(qh_choice *c, qh_gen_env *env, int p, const flo
                                  qh_err *err);
 /* Fork the other choices from choice 0, whose prompt is computed. A fork without memory finishes. */
 void      qh_job_fork(qh_job *j, qh_gen_env *env, int64_t now_us);
-/* Draw the next token; may finish the choice. */
+/* Draw the next token; may finish the choice. Of a job with a policy: make up the question, which is
+ * then UNSENT. */
 void      qh_choice_draw(qh_choice *c, qh_gen_env *env, const float *logits, int64_t now_us);
+
+/* Its turn came home with a token or without; may finish the choice. */
+void      qh_choice_take_turn(qh_choice *c, qh_gen_env *env, int64_t now_us);
 
 /* End it: pages back, the rest of the text released. message may be NULL. Finished ones are left alone. */
 void qh_choice_finish(qh_choice *c, qh_gen_env *env, qh_finish finish, qh_status st,

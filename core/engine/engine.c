@@ -1,8 +1,13 @@
-/* engine.c - the engine's thread, its two mailboxes and the slots of its jobs; see engine.h
+/* engine.c - the engine's thread, its mailboxes and the slots of its jobs; see engine.h
  *
  * A job takes a slot in submit and gives it back when the last of its DONE events is polled; both happen
  * on the loop thread, which owns the table. What the two threads share of a slot is one word of flags, so
- * a cancel needs no room in a mailbox and cannot be lost. */
+ * a cancel needs no room in a mailbox and cannot be lost.
+ *
+ * Turns of policies come home through a mailbox of their own, which has room for all that are out. The
+ * thread never waits for a policy while others could run, with one exception that keeps a batch together:
+ * what was asked in the last step is mostly answered within microseconds of its end, so the next step is
+ * held back by at most a fiftieth of what the last one took. Who is later sits out. */
 #include "base/mbox.h"
 #include "base/mem.h"
 #include "engine/step.h"
@@ -26,6 +31,8 @@ struct qh_engine {
     qh_thread *thread;
     qh_clock *clock;
     qh_mbox *commands, *events;
+    qh_mbox *turns;             /* that came home */
+    _Atomic int n_at_door;      /* threads that bring one */
     int max_events;
     _Atomic bool is_nudged;     /* a nudge is under way */
     _Atomic bool has_untold;    /* events wait for room: poll nudges when it made some */
@@ -33,9 +40,17 @@ struct qh_engine {
     int n_slots, max_queued;
 };
 
-enum { DEFAULT_MAX_QUEUED = 256, MIN_EVENTS = 1024 };
+enum { DEFAULT_MAX_QUEUED = 256, MIN_EVENTS = 1024, PATIENCE = 50 };
 
 static _Atomic qh_job_id last_id;   /* ids are unique in the process */
+
+/* Wakes the engine. Any thread. */
+static void nudge(void *arg)
+{
+    qh_engine *e = arg;
+    if (atomic_exchange(&e->is_nudged, true)) return;
+    qh_mbox_put(e->commands, &(command){0});    /* full or closed: the engine is awake anyway */
+}
 
 /* Engine thread ----------------------------------------------------------------------------------*/
 
@@ -50,6 +65,35 @@ static void put(void *arg, const qh_event *ev)
     qh_engine *e = arg;
     qh_status st = qh_mbox_put(e->events, ev);  /* the only sender, after has_room */
     qh_assert(st == QH_OK);
+}
+
+/* Any thread. n_at_door keeps the engine from being freed while the put still wakes its thread. */
+static void bring_home(void *arg, qh_turn *t)
+{
+    qh_engine *e = arg;
+    atomic_fetch_add(&e->n_at_door, 1);
+    qh_status st = qh_mbox_put(e->turns, &t);
+    qh_assert(st == QH_OK);     /* it has room for qh_core_max_asked and is closed by nobody */
+    atomic_fetch_sub(&e->n_at_door, 1);
+}
+
+static void take_turns(qh_engine *e)
+{
+    qh_turn *t;
+    while (!qh_mbox_take(e->turns, &t)) qh_core_take_turn(e->core, t);
+}
+
+/* Before the next batch is laid out: see the top. */
+static void await_due_turns(qh_engine *e)
+{
+    take_turns(e);
+    int64_t until = 0;
+    while (qh_core_n_due(e->core) > 0) {
+        int64_t now = qh_now_us();
+        if (!until) until = now + qh_core_step_us(e->core) / PATIENCE;
+        if (now >= until || qh_mbox_wait(e->turns, until - now)) return;
+        take_turns(e);
+    }
 }
 
 /* False when the engine is closing. */
@@ -67,6 +111,7 @@ static void run(void *arg)
 {
     qh_engine *e = arg;
     while (take_commands(e)) {
+        await_due_turns(e);
         bool did = qh_core_step(e->core);
         bool has_untold = qh_core_has_untold(e->core);
         atomic_store(&e->has_untold, has_untold);
@@ -92,8 +137,8 @@ qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc,
     qh_engine *e = qh_new0(qh_engine);
     e->clock = cfg->clock ? cfg->clock : &qh_clock_real;
     e->max_queued = cfg->max_queued ? cfg->max_queued : DEFAULT_MAX_QUEUED;
-    qh_status st =
-        qh_core_new(&e->core, be, desc, vocab, cfg, (qh_event_sink){has_room, put, e}, err);
+    qh_event_sink sink = {.has_room = has_room, .put = put, .home = bring_home, .arg = e};
+    qh_status st = qh_core_new(&e->core, be, desc, vocab, cfg, sink, err);
     if (st) goto fail;
     int max_seqs = qh_core_limits(e->core)->max_seqs;
     e->n_slots = e->max_queued + 2 * max_seqs;
@@ -101,6 +146,9 @@ qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc,
     e->slots = qh_try_alloc0((size_t)e->n_slots, sizeof *e->slots);
     if (!e->slots) st = qh_fail(err, QH_ENOMEM, "no memory for a queue of %d jobs", e->max_queued);
     if (!st) st = qh_mbox_new(&e->commands, sizeof(command), e->n_slots + 1, (qh_wakeup){0}, err);
+    if (!st)
+        st = qh_mbox_new(&e->turns, sizeof(qh_turn *), qh_core_max_asked(e->core),
+                         (qh_wakeup){nudge, e}, err);
     if (!st) st = qh_mbox_new(&e->events, sizeof(qh_event), e->max_events, cfg->on_events, err);
     if (!st) st = qh_thread_start(&e->thread, "qh-engine", run, e, err);
     if (st) goto fail;
@@ -112,6 +160,16 @@ fail:
     return st;
 }
 
+/* Every turn comes home, for a policy's thread answers all that it was asked before it ends. */
+static void await_all_turns(qh_engine *e)
+{
+    while (e->core && qh_core_n_asked(e->core) > 0) {
+        qh_mbox_wait(e->turns, -1);
+        take_turns(e);
+    }
+    while (atomic_load(&e->n_at_door)) qh_sleep_us(50);
+}
+
 void qh_engine_free(qh_engine *e)
 {
     if (!e) return;
@@ -121,8 +179,10 @@ void qh_engine_free(qh_engine *e)
     qh_thread_join(e->thread);
     while (e->commands && qh_mbox_take(e->commands, &cmd) == QH_OK) qh_gen_free(cmd.gen);
     while (e->events && qh_mbox_take(e->events, &ev) == QH_OK) qh_event_deinit(&ev);
+    await_all_turns(e);
     qh_mbox_free(e->commands);
     qh_mbox_free(e->events);
+    qh_mbox_free(e->turns);
     qh_core_free(e->core);
     qh_backend_close(e->be);
     qh_free(e->slots);
@@ -130,12 +190,6 @@ void qh_engine_free(qh_engine *e)
 }
 
 /* Loop thread ------------------------------------------------------------------------------------*/
-
-static void nudge(qh_engine *e)
-{
-    if (atomic_exchange(&e->is_nudged, true)) return;
-    qh_mbox_put(e->commands, &(command){0});    /* full or closed: the engine is awake anyway */
-}
 
 static slot *find_slot(qh_engine *e, qh_job_id id)
 {

@@ -8,12 +8,15 @@
  *   qh_engine_submit(job) --- mbox --->  admit, schedule, step, sample, detokenize
  *   qh_engine_cancel(id)                      |
  *   qh_engine_poll() <---- mbox + wakeup -----+  events: TEXT*, DONE
+ *                                             |
+ *                                             +--- turns ---> a policy's thread ---> and home
  *
  * Ownership: a submitted job is moved; on failure it stays with the caller. Events are moved to the
  * callback's receiver, who calls qh_event_deinit. */
 #pragma once
 #include "base/clock.h"
 #include "base/thread.h"
+#include "engine/policy.h"
 #include "engine/sampling.h"
 #include "kernels/backend.h"
 #include "text/tokenizer.h"
@@ -40,7 +43,9 @@ typedef enum {
     QH_FINISH_STOP,                             /* stop token, stop string */
     QH_FINISH_LENGTH,                           /* max_tokens or context */
     QH_FINISH_CANCELED,
-    QH_FINISH_ERROR                             /* event.status and .message say why */
+    QH_FINISH_ERROR,                            /* event.status and .message say why */
+    QH_FINISH_POLICY                            /* event.reason says why: the policy's own word, or
+                                                   "policy_error", "policy_timeout" with a .message */
 } qh_finish;
 
 /* A generation. All pointers are owned by the job (qh_gen_free). */
@@ -62,6 +67,7 @@ typedef struct {
     int priority;                               /* larger is sooner; default 0 */
     int64_t deadline_us;                        /* engine clock; 0: none. QH_ETIMEDOUT when it passes */
     uint64_t cache_salt;                        /* prefix cache is shared only among equal salts */
+    qh_policy *policy;                          /* chooses the tokens; a reference. NULL: the sampler alone */
 } qh_gen;
 qh_gen *qh_gen_new(void);                       /* defaults filled in */
 void    qh_gen_free(qh_gen *g);                 /* NULL is fine */
@@ -72,6 +78,7 @@ typedef struct {
                                                    before bias and penalties; NaN when not asked for */
     int n_top;
     struct { qh_token id; float logprob; } *top;/* [n_top] best first, owned */
+    int64_t text_end;                           /* bytes of the choice's text that are certain with it */
 } qh_token_info;
 
 typedef struct {
@@ -97,7 +104,8 @@ typedef struct {
     qh_finish finish;
     const char *stop_match;                     /* owned copy of the matched stop string, or NULL */
     qh_status status;                           /* with FINISH_ERROR */
-    char *message;                              /* with FINISH_ERROR, owned */
+    char *message;                              /* with FINISH_ERROR and _POLICY, or NULL; owned */
+    char *reason;                               /* with FINISH_POLICY, owned */
     qh_usage usage;
 } qh_event;
 void qh_event_deinit(qh_event *e);
@@ -106,7 +114,7 @@ void qh_event_deinit(qh_event *e);
  * be NULL when the backend brings a vocabulary of its own, which then counts. Starts the engine thread. */
 qh_status qh_engine_new(qh_engine **out, qh_backend *be, const qh_desc *desc,
                         const qh_tokenizer *tok, const qh_engine_config *cfg, qh_err *err);
-/* Cancels everything, joins the thread, closes the backend. NULL is fine. */
+/* Cancels everything, joins the thread, waits for turns that are out, closes the backend. NULL is fine. */
 void      qh_engine_free(qh_engine *e);
 
 /* Tokens that a sequence may have, prompt and completion: the configuration within what memory holds. */

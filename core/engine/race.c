@@ -93,15 +93,40 @@ static void run_row(race *r, const qh_logits *l)
 /* Below this the scores of all but the best logit are lost anyway, and 1 / temperature stays finite. */
 static const float COLDEST = 1e-20f;
 
+static race start(float max, float temperature, const qh_noise *noise)
+{
+    return (race){.noise = noise,
+                  .temperature = temperature < COLDEST ? COLDEST : temperature,
+                  .max = max,
+                  .best = -INFINITY,
+                  .leader = QH_NO_TOKEN};
+}
+
 qh_token qh_race(const qh_cand_set *set, float temperature, const qh_noise *noise)
 {
-    if (temperature < COLDEST) temperature = COLDEST;
-    race r = {.noise = noise,
-              .temperature = temperature,
-              .max = set->row->max,
-              .best = -INFINITY,
-              .leader = QH_NO_TOKEN};
-    if (set->is_all) run_row(&r, set->row);
-    for (int i = 0; i < set->n && !set->is_all; i++) run(&r, set->list[i].id, set->list[i].logit);
+    if (!set->is_all)
+        return qh_race_list(set->list, set->n, set->row->max, temperature, noise);
+    if (temperature == 0) return set->row->argmax;
+    race r = start(set->row->max, temperature, noise);
+    run_row(&r, set->row);
+    return r.leader;
+}
+
+static qh_token best_of(const qh_cand *list, int n)
+{
+    const qh_cand *best = &list[0];
+    for (int i = 1; i < n; i++) {
+        const qh_cand *c = &list[i];
+        if (c->logit > best->logit || (c->logit == best->logit && c->id < best->id)) best = c;
+    }
+    return best->id;
+}
+
+qh_token qh_race_list(const qh_cand *list, int n, float max, float temperature,
+                      const qh_noise *noise)
+{
+    if (temperature == 0) return best_of(list, n);
+    race r = start(max, temperature, noise);
+    for (int i = 0; i < n; i++) run(&r, list[i].id, list[i].logit);
     return r.leader;
 }

@@ -13,8 +13,12 @@ typedef struct {
     uint32_t choice, position;
 } qh_noise;
 
-/* temperature > 0; the set is not empty. */
+/* The set is not empty. Temperature 0: its largest logit, of equal ones the lower id. */
 qh_token qh_race(const qh_cand_set *set, float temperature, const qh_noise *noise);
+
+/* The same over a list, cut from a row whose largest logit was max. */
+qh_token qh_race_list(const qh_cand *list, int n, float max, float temperature,
+                      const qh_noise *noise);
 
 /* Uniform in (0,1), keyed like the noise with an id that no token has. */
 float qh_noise_coin(const qh_noise *noise);

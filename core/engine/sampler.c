@@ -67,17 +67,6 @@ static const float *edited_row(qh_sampler *s, const qh_draw *d)
     return s->row;
 }
 
-static qh_token best_of(const qh_cand_set *set)
-{
-    if (set->is_all) return set->row->argmax;
-    const qh_cand *best = &set->list[0];
-    for (int i = 1; i < set->n; i++) {
-        const qh_cand *c = &set->list[i];
-        if (c->logit > best->logit || (c->logit == best->logit && c->id < best->id)) best = c;
-    }
-    return best->id;
-}
-
 qh_status qh_sampler_draw(qh_sampler *s, const qh_draw *d, qh_token *out, qh_err *err)
 {
     qh_assert(d->history.n_tokens <= s->max_tokens);
@@ -90,7 +79,26 @@ qh_status qh_sampler_draw(qh_sampler *s, const qh_draw *d, qh_token *out, qh_err
     bool may_drop_best = d->spec->typical_p < 1 || d->spec->xtc_probability > 0;
     const qh_noise noise = {d->seed, d->choice, (uint32_t)d->history.n_tokens};
     if (!is_greedy || may_drop_best) qh_truncate(&set, d->spec, qh_noise_coin(&noise));
-    *out = is_greedy ? best_of(&set) : qh_race(&set, d->spec->temperature, &noise);
+    *out = qh_race(&set, d->spec->temperature, &noise);
+    return QH_OK;
+}
+
+/* A set that was never cut short still is the whole row: then it has at most `top` tokens. */
+qh_status qh_sampler_candidates(qh_sampler *s, const qh_draw *d, int top, qh_cand *cands, int *n,
+                                float *max, qh_err *err)
+{
+    qh_logits row;
+    qh_status st = qh_logits_scan(&row, edited_row(s, d), s->n_vocab, s->block_max, err);
+    if (st) return st;
+    qh_cand_set set;
+    qh_cand_set_init(&set, &row, s->list, s->scratch);
+    qh_sampling spec = *d->spec;
+    if (spec.top_k == 0 || spec.top_k > top) spec.top_k = top;
+    const qh_noise noise = {d->seed, d->choice, (uint32_t)d->history.n_tokens};
+    qh_truncate(&set, &spec, qh_noise_coin(&noise));
+    if (set.is_all) *n = qh_logits_gather(&row, -FLT_MAX, INFINITY, cands);
+    else memcpy(cands, set.list, sizeof *cands * (size_t)(*n = set.n));
+    *max = row.max;
     return QH_OK;
 }
 
@@ -101,15 +109,15 @@ static int cmp_best_first(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, float *logprob,
-                              int n_top, qh_token *top_ids, float *top_logprobs, int *n_out,
-                              qh_err *err)
+qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, const qh_token *ids, int n_ids,
+                              float *logprobs, int n_top, qh_token *top_ids, float *top_logprobs,
+                              int *n_out, qh_err *err)
 {
     qh_logits row;
     qh_status st = qh_logits_scan(&row, logits, s->n_vocab, s->block_max, err);
     if (st) return st;
     double norm = (double)row.max + log(qh_logits_sum_exp(&row));
-    *logprob = (float)((double)logits[id] - norm);
+    for (int i = 0; i < n_ids; i++) logprobs[i] = (float)((double)logits[ids[i]] - norm);
     *n_out = 0;
     if (n_top == 0) return QH_OK;
     qh_cand_set set;

@@ -8,6 +8,7 @@
  *
  * A sampler is scratch memory for one vocabulary. Thread: one owner. */
 #pragma once
+#include "engine/logits.h"
 #include "engine/penalties.h"
 
 typedef struct qh_sampler qh_sampler;
@@ -30,9 +31,15 @@ typedef struct {
 /* QH_EINVAL: everything is banned. QH_EFORMAT: the logits are not numbers. */
 qh_status qh_sampler_draw(qh_sampler *s, const qh_draw *d, qh_token *out, qh_err *err);
 
-/* Log-probabilities under softmax of the logits as they are: of id, and of the n_top best (best first,
- * ties by lower id) into top_ids and top_logprobs. n_top <= QH_MAX_TOP_LOGPROBS. Returns how many. */
+/* What a draw would choose from, for a policy to choose from: the `top` best of the edited row, then the
+ * request's truncations. cands has room for top + QH_CAND_SLACK; *max is the edited row's largest logit.
+ * Statuses as above. */
+qh_status qh_sampler_candidates(qh_sampler *s, const qh_draw *d, int top, qh_cand *cands, int *n,
+                                float *max, qh_err *err);
+
+/* Log-probabilities under softmax of the logits as they are: of n_ids ids, and of the n_top best (best
+ * first, ties by lower id) into top_ids and top_logprobs. n_top <= QH_MAX_TOP_LOGPROBS. *n_out: how many. */
 enum { QH_MAX_TOP_LOGPROBS = 20 };
-qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, qh_token id, float *logprob,
-                              int n_top, qh_token *top_ids, float *top_logprobs, int *n_out,
-                              qh_err *err);
+qh_status qh_sampler_logprobs(qh_sampler *s, const float *logits, const qh_token *ids, int n_ids,
+                              float *logprobs, int n_top, qh_token *top_ids, float *top_logprobs,
+                              int *n_out, qh_err *err);

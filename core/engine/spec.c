@@ -24,6 +24,7 @@ void qh_gen_free(qh_gen *g)
     for (int i = 0; i < g->n_stop_strings; i++) qh_free(g->stop_strings[i]);
     qh_free(g->stop_strings);
     qh_free(g->stop_tokens);
+    qh_policy_unref(g->policy);
     qh_free(g);
 }
 
@@ -39,6 +40,7 @@ void qh_event_deinit(qh_event *e)
     free_infos(e->tokens, e->n_tokens);
     qh_free((char *)e->stop_match);
     qh_free(e->message);
+    qh_free(e->reason);
     *e = (qh_event){0};
 }
 

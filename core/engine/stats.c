@@ -61,11 +61,16 @@ void qh_stats_set_gauges(qh_stats *s, int n_running, int n_queued, int n_pages_f
     qh_metric_set(s->pages_cached, n_pages_cached);
 }
 
+void qh_stats_sampled(qh_stats *s, int n)
+{
+    add(&s->n_sampled_tokens, n);
+    qh_metric_add(s->sampled_tokens, n);
+}
+
 void qh_stats_step(qh_stats *s, int n_rows, int n_sampled, int64_t step_us)
 {
     add(&s->n_steps, 1);
-    add(&s->n_sampled_tokens, n_sampled);
-    qh_metric_add(s->sampled_tokens, n_sampled);
+    qh_stats_sampled(s, n_sampled);
     qh_metric_observe(s->step_seconds, (double)step_us * 1e-6);
     qh_metric_observe(s->step_rows, n_rows);
 }

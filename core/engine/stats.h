@@ -20,6 +20,7 @@ void qh_stats_failed(qh_stats *s);                                  /* the devic
 void qh_stats_set_gauges(qh_stats *s, int n_running, int n_queued, int n_pages_free,
                          int n_pages_cached);
 void qh_stats_step(qh_stats *s, int n_rows, int n_sampled, int64_t step_us);
+void qh_stats_sampled(qh_stats *s, int n);                          /* tokens, outside a step */
 void qh_stats_prefill(qh_stats *s, int n_prompt, int n_cached);     /* a prompt was admitted */
 void qh_stats_preempted(qh_stats *s);
 void qh_stats_finished(qh_stats *s, const qh_usage *u);             /* a choice */

@@ -7,6 +7,8 @@
 
 /* A pause shorter than this costs the job nothing; a longer one makes it the first to be preempted. */
 enum { STALL_US = 200000 };
+/* A turn that found no room is sent again after so long. */
+enum { RETRY_US = 1000 };
 /* Queue heads shown to the scheduler in one step: each costs a walk through the prefix cache. */
 enum { MAX_HEADS = 16 };
 
@@ -27,6 +29,9 @@ struct qh_core {
     int n_running, n_queued;                /* n_queued: jobs that have not started */
     int64_t next_order, wake_us;
     bool is_failed, has_untold;
+    int n_asked, n_due;         /* turns that are out, see step.h */
+    int n_answered;             /* tokens that policies gave since they were counted */
+    int64_t n_steps, step_us;   /* batches computed; time of the last one */
     char failure[QH_ERR_MSG_BYTES];
 
     /* one step's plan */
@@ -127,6 +132,7 @@ fail:
 void qh_core_free(qh_core *c)
 {
     if (!c) return;
+    qh_assert(c->n_asked == 0);
     while (c->first_job) {
         qh_job *next = c->first_job->next;
         qh_job_free(c->first_job);
@@ -150,6 +156,10 @@ void qh_core_free(qh_core *c)
 
 const qh_spec_limits *qh_core_limits(const qh_core *c) { return &c->limits; }
 qh_stats *qh_core_stats(qh_core *c) { return &c->stats; }
+int qh_core_n_asked(const qh_core *c) { return c->n_asked; }
+int qh_core_max_asked(const qh_core *c) { return 2 * c->limits.max_seqs; }
+int qh_core_n_due(const qh_core *c) { return c->n_due; }
+int64_t qh_core_step_us(const qh_core *c) { return c->step_us; }
 int64_t qh_core_wake_us(const qh_core *c) { return c->wake_us; }
 bool qh_core_has_untold(const qh_core *c) { return c->has_untold; }
 static int64_t now_us(const qh_core *c) { return c->clock->now_us(c->clock); }
@@ -223,6 +233,41 @@ void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen, _Atomic unsigned *fla
     else enqueue(c, &j->choices[0]);
 }
 
+/* A choice without room for its turn keeps it and tries again in the next step. */
+static void send_turn(qh_core *c, qh_choice *ch)
+{
+    qh_turn *t = ch->turn;
+    if (c->n_asked == qh_core_max_asked(c)) return;
+    t->home = c->sink.home;
+    t->home_arg = c->sink.arg;
+    t->step = c->n_steps;
+    ch->place = QH_TURN_OUT;
+    qh_status st = t->policy->ops->ask(t->policy, t);
+    if (!st) {
+        c->n_asked++;
+        c->n_due++;
+        return;
+    }
+    ch->place = QH_TURN_UNSENT;
+    if (st != QH_AGAIN)
+        finish(c, ch, QH_FINISH_ERROR, st, "nobody runs the policy any more: the server is closing");
+}
+
+void qh_core_take_turn(qh_core *c, qh_turn *t)
+{
+    qh_choice *ch = t->choice;
+    c->n_asked--;
+    c->n_due -= t->step == c->n_steps;
+    if (!ch) {
+        qh_turn_free(t);
+        return;
+    }
+    bool is_queued = ch->state == QH_CHOICE_WAITING;
+    c->n_answered += t->verdict == QH_TURN_TOKEN || t->verdict == QH_TURN_STOP;
+    qh_choice_take_turn(ch, &c->env, now_us(c));
+    if (is_queued && ch->state == QH_CHOICE_FINISHED) dequeue(c, ch);
+}
+
 /* 1. Cancels, pauses, deadlines ------------------------------------------------------------------*/
 
 static void wake_at(qh_core *c, int64_t t_us)
@@ -255,8 +300,11 @@ static void heed_job(qh_core *c, qh_job *j, int64_t now)
     } else {
         bool is_at_work = false;
         for (int i = 0; i < j->n_choices; i++) {
-            if (j->choices[i].state != QH_CHOICE_FINISHED) is_at_work = true;
-            heed_pause(c, &j->choices[i], flags & QH_FLAG_PAUSED, now);
+            qh_choice *ch = &j->choices[i];
+            if (ch->place == QH_TURN_UNSENT) send_turn(c, ch);
+            if (ch->place == QH_TURN_UNSENT) wake_at(c, now + RETRY_US);
+            if (ch->state != QH_CHOICE_FINISHED) is_at_work = true;
+            heed_pause(c, ch, flags & QH_FLAG_PAUSED, now);
         }
         if (deadline && is_at_work) wake_at(c, deadline);
     }
@@ -286,6 +334,9 @@ static qh_sched_seq view_of(const qh_choice *ch)
     };
 }
 
+/* Not paused, and not waiting for what its policy says. */
+static bool may_run(const qh_choice *ch) { return ch->paused_us < 0 && ch->place == QH_TURN_HOME; }
+
 static void view_running(qh_core *c)
 {
     int64_t now = now_us(c);
@@ -299,8 +350,9 @@ static void view_running(qh_core *c)
         v.n_tail_refs = v.shared_tail == QH_NO_PAGE ? 0 : qh_kvpool_refs(kv->pool, v.shared_tail);
         v.n_released = qh_kvtable_pages_released(kv);
         v.n_passed_over = ch->n_passed_over;
-        v.is_ready = ch->paused_us < 0;
-        v.is_stalled = !v.is_ready && now >= ch->paused_us + STALL_US;
+        v.is_ready = may_run(ch);
+        if (v.n_pending == 0) v.n_pending = 1;      /* the token that its policy has not given yet */
+        v.is_stalled = ch->paused_us >= 0 && now >= ch->paused_us + STALL_US;
         c->run_view[i] = v;
     }
 }
@@ -327,7 +379,7 @@ static void view_waiting(qh_core *c)
 {
     c->n_heads = 0;
     for (qh_choice *ch = c->queue_head; ch && c->n_heads < MAX_HEADS; ch = ch->next) {
-        if (ch->paused_us >= 0) continue;
+        if (!may_run(ch)) continue;
         if (c->n_heads == 0 && !may_admit(c, ch)) return;
         qh_prefix_hit hit = {.partial = QH_NO_PAGE};
         if (c->env.prefix)
@@ -412,7 +464,7 @@ static void fail(qh_core *c, qh_choice *ch, qh_status st, const char *message)
 static void add_rows(qh_core *c, qh_choice *ch, int n_rows)
 {
     qh_err err = {0};
-    ch->n_passed_over = n_rows > 0 || ch->paused_us >= 0 ? 0 : ch->n_passed_over + 1;
+    ch->n_passed_over = n_rows > 0 || !may_run(ch) ? 0 : ch->n_passed_over + 1;
     if (n_rows == 0 || c->is_failed) return;
     if (c->env.prefix) {
         qh_status st =
@@ -466,7 +518,9 @@ static int draw_one(qh_core *c, qh_choice *ch, const float *logits)
 {
     if (ch->state != QH_CHOICE_RUNNING) return 0;
     qh_choice_draw(ch, &c->env, logits, now_us(c));
-    return 1;
+    if (!ch->job->gen->policy) return 1;
+    if (ch->place == QH_TURN_UNSENT) send_turn(c, ch);
+    return 0;
 }
 
 /* The prompt's last row feeds every choice; the others fork first, so that all see the same past. */
@@ -511,9 +565,12 @@ static bool run_batch(qh_core *c)
     if (c->batch.step.n_rows == 0) return false;
     int64_t begin = now_us(c);
     int n_drawn = 0;
+    c->n_steps++;
+    c->n_due = 0;
     if (compute(c, &logits))
         for (int i = 0; i < c->batch.step.n_seqs; i++) n_drawn += take_result(c, i, logits);
-    qh_stats_step(&c->stats, c->batch.step.n_rows, n_drawn, now_us(c) - begin);
+    c->step_us = now_us(c) - begin;
+    qh_stats_step(&c->stats, c->batch.step.n_rows, n_drawn, c->step_us);
     return true;
 }
 
@@ -566,6 +623,8 @@ bool qh_core_step(qh_core *c)
         for (qh_job *j = c->first_job; j; j = j->next)
             finish_job(c, j, QH_FINISH_ERROR, QH_EDEVICE, c->failure);
     drop_finished(c);
+    if (c->n_answered) qh_stats_sampled(&c->stats, c->n_answered);
+    c->n_answered = 0;
     did |= tell(c);
     qh_stats_set_gauges(&c->stats, c->n_running, c->n_queued, qh_kvpool_n_free(c->env.pool),
                         qh_kvpool_n_cached(c->env.pool));
@@ -585,7 +644,8 @@ void qh_core_check(const qh_core *c)
             qh_assert((ch->seq != NULL) ==
                       (ch->state == QH_CHOICE_WAITING || ch->state == QH_CHOICE_RUNNING));
             if (ch->state == QH_CHOICE_WAITING) qh_assert(ch->seq->kv.n_pages == 0);
-            if (ch->state == QH_CHOICE_RUNNING) qh_assert(qh_seq_n_pending(ch->seq) > 0);
+            if (ch->state == QH_CHOICE_RUNNING)
+                qh_assert(ch->place != QH_TURN_HOME || qh_seq_n_pending(ch->seq) > 0);
         }
     }
     for (const qh_choice *ch = c->queue_head; ch; ch = ch->next) {

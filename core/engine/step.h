@@ -10,11 +10,14 @@
 
 typedef struct qh_core qh_core;
 
-/* Where events go. put is called only after has_room said yes, and takes what the event owns. */
+/* Where events go, and where turns of policies come home to. put is called only after has_room said yes,
+ * and takes what the event owns. home is called on any thread, with room for qh_core_max_asked turns; it
+ * sees to it that the core's thread calls qh_core_take_turn. NULL: there are no policies. */
 typedef struct {
     bool (*has_room)(void *arg);
     void (*put)(void *arg, const qh_event *e);
     void *arg;
+    void (*home)(void *arg, qh_turn *t);
 } qh_event_sink;
 
 /* be and vocab are borrowed. cfg as in engine.h; its on_events is not used here. */
@@ -29,6 +32,14 @@ qh_stats *qh_core_stats(qh_core *c);
  * submitted_us: when the client's thread submitted it, for the usage told. */
 void qh_core_submit(qh_core *c, qh_job_id id, qh_gen *gen_adopt, _Atomic unsigned *flags,
                     int64_t submitted_us);
+
+/* A turn is home. Before the core is freed all of them are: see qh_core_n_asked. */
+void      qh_core_take_turn(qh_core *c, qh_turn *t);
+int       qh_core_n_asked(const qh_core *c);        /* turns that are out */
+int       qh_core_max_asked(const qh_core *c);
+/* Turns that went out in the last step and are still out; the others are late already. */
+int       qh_core_n_due(const qh_core *c);
+int64_t   qh_core_step_us(const qh_core *c);        /* what the last step with a batch took */
 
 /* True when something was done, so that the next step may do more. False: nothing to do before a new
  * job, a changed flag, room for events, or the time of qh_core_wake_us. */

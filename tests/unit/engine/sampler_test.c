@@ -618,7 +618,7 @@ TEST(logprobs_are_those_of_the_softmax_and_the_best_come_first)
         float logprob, top_logprobs[QH_MAX_TOP_LOGPROBS];
         int n_top = between(0, QH_MAX_TOP_LOGPROBS), n;
         CHECK_OK(
-            qh_sampler_logprobs(b.sampler, row, id, &logprob, n_top, top, top_logprobs, &n, NULL));
+            qh_sampler_logprobs(b.sampler, row, &id, 1, &logprob, n_top, top, top_logprobs, &n, NULL));
         CHECK_INT(n, n_top);
         CHECK(fabs(logprob - (row[id] - max - log(sum))) < 1e-5);
         for (int i = 0; i < n; i++) {

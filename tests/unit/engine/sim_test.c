@@ -1,6 +1,6 @@
 /* Random workloads on the fake backend and a virtual clock, against the slow model.
  *
- * Arrivals, priorities, forks, shared prefixes, cancels, pauses, deadlines, a receiver that falls behind,
+ * Arrivals, priorities, policies that answer late, forks, shared prefixes, cancels, pauses, deadlines, a receiver that falls behind,
  * pools too small for the load, steps of few rows: whatever happens around it, a choice gives the tokens,
  * text and log-probabilities it would give alone, and when all is over every page is accounted for.
  * QH_SIM_RUNS sets how many workloads run (scripts/soak sets a large number), QH_SIM_SEED the first. */
@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "engine/step.h"
 #include "fake_backend.h"
+#include "fake_policy.h"
 #include "fake_vocab.h"
 #include "slow_model.h"
 #include <math.h>
@@ -51,7 +52,9 @@ typedef struct {
     int n_jobs;
     qh_event events[MAX_EVENTS];    /* the mailbox */
     int n_events, max_events, poll_percent;
-    bool is_calm;                   /* no pauses, a receiver that keeps up: whoever runs must advance */
+    fake_policy policies[2];        /* that change nothing, of few candidates and of more */
+    int late_percent;               /* how often a policy lets a turn wait */
+    bool is_calm;                   /* no pauses, no policies, a receiver that keeps up: whoever runs must advance */
 } sim;
 
 /* Receiving --------------------------------------------------------------------------------------*/
@@ -60,6 +63,21 @@ static bool has_room(void *arg) { return ((sim *)arg)->n_events < ((sim *)arg)->
 static void put(void *arg, const qh_event *e)
 {
     ((sim *)arg)->events[((sim *)arg)->n_events++] = *e;
+}
+
+static void home(void *arg, qh_turn *t) { qh_core_take_turn(((sim *)arg)->core, t); }
+
+/* Some of the turns that are out, in any order. True when there were any. */
+static bool answer(sim *s)
+{
+    bool did = false;
+    for (int p = 0; p < 2; p++)
+        for (int n = s->policies[p].n_out; n > 0; n--) {
+            did = true;
+            if (!chance((uint32_t)s->late_percent))
+                fake_policy_answer(&s->policies[p], (int)roll((uint32_t)s->policies[p].n_out));
+        }
+    return did;
 }
 
 static void receive_tokens(sim_job *j, outcome *o, const qh_event *e)
@@ -117,6 +135,7 @@ static qh_gen *copy_gen(const qh_gen *g)
     for (int i = 0; i < g->n_stop_strings; i++) c->stop_strings[i] = qh_strdup(g->stop_strings[i]);
     c->stop_tokens = qh_alloc0(sizeof(qh_token) * (size_t)(g->n_stop_tokens + 1));
     for (int i = 0; i < g->n_stop_tokens; i++) c->stop_tokens[i] = g->stop_tokens[i];
+    if (g->policy) qh_policy_ref(g->policy);
     return c;
 }
 
@@ -179,6 +198,7 @@ static void random_jobs(sim *s)
 {
     const qh_spec_limits *lim = qh_core_limits(s->core);
     s->n_jobs = between(1, MAX_JOBS);
+    int with_policy = chance(50) ? 0 : between(10, 100);
     int64_t span_us = chance(30) ? 1 : between(1, 400000);
     for (int i = 0; i < s->n_jobs; i++) {
         sim_job *j = &s->jobs[i];
@@ -186,7 +206,10 @@ static void random_jobs(sim *s)
         if (chance(15)) j->cancel_us = j->arrive_us + roll(200000);
         if (chance(8)) j->spec->deadline_us = j->arrive_us + 1 + roll(300000);
         j->n_pauses = chance(15) ? 2 * between(1, 8) : 0;
+        if (chance((uint32_t)with_policy))
+            j->spec->policy = qh_policy_ref(&s->policies[roll(2)].base);
         CHECK_OK(qh_gen_check(j->spec, lim, NULL));
+        s->is_calm &= !j->spec->policy;
         s->is_calm &= j->n_pauses == 0;
     }
 }
@@ -212,7 +235,11 @@ static void open_sim(sim *s, uint64_t seed)
     const qh_engine_config cfg = {
         .step_tokens = 4096, .no_prefix_cache = chance(20), .clock = &s->clock.base};
     CHECK_OK(qh_core_new(&s->core, &s->fake.base, &desc, s->vocab, &cfg,
-                         (qh_event_sink){has_room, put, s}, NULL));
+                         (qh_event_sink){has_room, put, s, home}, NULL));
+    fake_policy_init(&s->policies[0], between(1, 8));
+    fake_policy_init(&s->policies[1], chance(50) ? 64 : 20);
+    s->policies[0].max_out = between(1, 4);
+    s->late_percent = chance(30) ? 0 : between(10, 95);
     s->is_calm = s->max_events == MAX_EVENTS && s->poll_percent == 100;
     random_jobs(s);
 }
@@ -224,6 +251,7 @@ static void close_sim(sim *s)
     CHECK_INT(st.n_running, 0);
     CHECK_INT(st.n_queued, 0);
     CHECK_INT(st.n_pages_free + st.n_pages_cached, st.n_pages_total);
+    while (qh_core_n_asked(s->core)) answer(s);
     qh_core_free(s->core);
     for (int i = 0; i < s->n_jobs; i++) {
         for (int c = 0; c < MAX_CHOICES; c++) {
@@ -232,6 +260,7 @@ static void close_sim(sim *s)
         }
         qh_gen_free(s->jobs[i].spec);
     }
+    for (int p = 0; p < 2; p++) fake_policy_deinit(&s->policies[p]);
     fake_deinit(&s->fake);
     qh_vocab_free(s->vocab);
 }
@@ -280,6 +309,7 @@ static void run_sim(sim *s)
         qh_stats_get(qh_core_stats(s->core), &st);
         CHECK(!s->is_calm || st.n_running == 0 || s->fake.n_steps > n_before);
         qh_core_check(s->core);
+        did |= answer(s);
         bool had_events = s->n_events > 0;
         if (chance((uint32_t)s->poll_percent)) receive(s);
         n_idle = did || had_events ? 0 : n_idle + 1;
@@ -294,8 +324,16 @@ static void run_sim(sim *s)
 
 /* Judging ----------------------------------------------------------------------------------------*/
 
+/* A policy that changes nothing is a top_k of what it wants. */
+static void without_policy(qh_gen *g)
+{
+    qh_sampling *p = &g->sampling;
+    if (g->policy && (p->top_k == 0 || p->top_k > g->policy->top)) p->top_k = g->policy->top;
+}
+
 static void judge_choice(const sim *s, const sim_job *j, int c)
 {
+    without_policy(j->spec);
     const outcome *o = &j->out[c];
     const slow_model m = {s->vocab, N_VOCAB, qh_core_limits(s->core)->max_context, EOS};
     slow_result want;
@@ -334,7 +372,8 @@ static int env_int(const char *name, int otherwise)
 TEST(random_workloads_give_what_each_request_gives_alone)
 {
     int n_runs = env_int("QH_SIM_RUNS", 1500), first = env_int("QH_SIM_SEED", 1);
-    int64_t n_preempted = 0, n_cached = 0, n_copies = 0, n_steps = 0, n_jobs = 0;
+    int64_t n_preempted = 0, n_cached = 0, n_copies = 0, n_steps = 0, n_jobs = 0,
+            n_turns = 0;
     for (int r = 0; r < n_runs; r++) {
         static sim s;
         qh_engine_stats st;
@@ -346,12 +385,15 @@ TEST(random_workloads_give_what_each_request_gives_alone)
         qh_stats_get(qh_core_stats(s.core), &st);
         n_preempted += st.n_preemptions, n_cached += st.n_cached_tokens, n_steps += st.n_steps;
         n_copies += s.fake.n_copies, n_jobs += s.n_jobs;
+        n_turns += s.policies[0].n_asked + s.policies[1].n_asked;
         close_sim(&s);
     }
     print_message("%d workloads, %lld jobs, %lld steps, %lld preemptions, %lld cached tokens, %lld "
-                  "page copies\n",
+                  "page copies, %lld turns of policies\n",
                   n_runs, (long long)n_jobs, (long long)n_steps, (long long)n_preempted,
-                  (long long)n_cached, (long long)n_copies);
-    CHECK(n_preempted > n_runs / 10 && n_cached > n_runs && n_copies > n_runs / 10);    /* the workloads do bite */
+                  (long long)n_cached, (long long)n_copies,
+                  (long long)n_turns);
+    CHECK(n_preempted > n_runs / 10 && n_cached > n_runs && n_copies > n_runs / 10 &&
+          n_turns > n_runs * 10);    /* the workloads do bite */
 }
 TEST_MAIN()

@@ -36,7 +36,7 @@ static void open_core(fixture *f, qh_backend_limits limits, qh_engine_config cfg
                   .limits = limits, .n_vocab = N_VOCAB, .eos = QH_NO_TOKEN, .clock = &f->clock});
     cfg.clock = &f->clock.base;
     CHECK_OK(qh_core_new(&f->core, &f->fake.base, &desc, f->vocab, &cfg,
-                         (qh_event_sink){has_room, put, f}, NULL));
+                         (qh_event_sink){has_room, put, f, NULL}, NULL));
 }
 
 static const qh_backend_limits ROOMY = {64, 128, 8, 16, 4096};

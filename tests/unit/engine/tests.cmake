@@ -10,5 +10,6 @@ qh_unit_test(engine/stopper_test.c qh_engine)
 qh_unit_test(engine/sampler_test.c qh_test_fake)
 qh_unit_test(engine/sched_test.c qh_engine)
 qh_unit_test(engine/step_test.c qh_test_fake)
+qh_unit_test(engine/policy_test.c qh_test_fake)
 qh_unit_test(engine/exact_test.c qh_engine qh_kernels qh_model)
 set_tests_properties(engine/exact_test engine/sim_test PROPERTIES TIMEOUT 900)  # under sanitizers
