@@ -19,13 +19,14 @@ void qh_exchange_box_close(qh_exchange_box *b)
 {
     qh_exchange *x = b->x;
     b->x = NULL;
+    qh_waiters_wake_all(&b->waiters);
     qh_exchange_unref(x);
 }
 
 void qh_exchange_box_wake(void *box)
 {
     qh_exchange_box *b = box;
-    if (b->task) qh_task_wake(b->task);
+    qh_waiters_wake_all(&b->waiters);
 }
 
 static qh_exchange_box *check(lua_State *L)
@@ -84,7 +85,7 @@ static int body_go_on(lua_State *L, int status, lua_KContext ctx)
     (void)status;
     qh_task_check(L);
     qh_exchange_box *b = check(L);
-    if (!b->is_body_there) return qh_task_park(L, "req:text", ctx, body_go_on);
+    if (!b->is_body_there) return qh_task_wait(L, &b->waiters, "req:text", ctx, body_go_on);
     size_t len;
     const char *data = qh_exchange_body(b->x, &len);
     lua_pushlstring(L, data, len);
@@ -190,7 +191,7 @@ static int write_go_on(lua_State *L, int status, lua_KContext ctx)
     size_t len;
     const char *data = lua_tolstring(L, 2, &len);
     qh_status st = qh_exchange_write(b->x, data, len);
-    if (st == QH_AGAIN) return qh_task_park(L, "res:write", ctx, write_go_on);
+    if (st == QH_AGAIN) return qh_task_wait(L, &b->waiters, "res:write", ctx, write_go_on);
     lua_pushboolean(L, st == QH_OK);
     return 1;
 }

@@ -9,6 +9,7 @@ typedef struct {
     qh_exchange *x;             /* one reference; NULL: over */
     void *owner;                /* the user of its qh_exchange_ops is the box; this is behind it */
     qh_task *task;              /* that answers it; NULL: none at the moment */
+    qh_waiters waiters;         /* for the body, or until the client takes more */
     bool is_body_asked, is_body_there;
     bool is_sse;                /* it began a text/event-stream */
     bool is_finished;           /* reply, finish or abort was called */

@@ -29,7 +29,7 @@ struct qh_generation {
     qh_engine *engine;
     const qh_vocab *vocab;
     qh_job_id id;
-    qh_task *reader;            /* parked in next; NULL: none */
+    qh_waiters readers;
     bool wants_tokens;          /* logprobs were asked for */
     bool is_paused, is_timed_out;
     int n_left;                 /* choices that have not told their end */
@@ -71,6 +71,7 @@ static void generation_close(qh_generation *g)
     *at = g->next;
     if (g->n_left) qh_engine_cancel(g->engine, g->id);
     while (g->first) drop_first(g);
+    qh_waiters_wake_all(&g->readers);
     qh_timer_free(g->timer);
     qh_free(g);
 }
@@ -102,6 +103,7 @@ qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, q
     qh_generation *g = b->g = qh_new0(qh_generation);
     g->box = b;
     g->scoped.close = on_scope_end;
+    g->scoped.is_handed_up = true;
     g->lua = lua;
     g->engine = m->engine;
     g->vocab = qh_tokenizer_vocab(m->tokenizer);
@@ -152,7 +154,7 @@ static void take(qh_generation *g, qh_event *ev)
         g->queued_bytes += ev->text_len + EVENT_BYTES;
     }
     if (g->queued_bytes > PAUSE_BYTES) set_paused(g, true);
-    if (g->reader) qh_task_wake(g->reader);
+    qh_waiters_wake_all(&g->readers);
 }
 
 void qh_generation_poll(qh_lua *lua, qh_engine *engine)
@@ -269,7 +271,7 @@ static void time_out(void *arg)
 {
     qh_generation *g = arg;
     g->is_timed_out = true;
-    if (g->reader) qh_task_wake(g->reader);
+    qh_waiters_wake_all(&g->readers);
 }
 
 static int next_go_on(lua_State *L, int status, lua_KContext ctx)
@@ -278,7 +280,6 @@ static int next_go_on(lua_State *L, int status, lua_KContext ctx)
     qh_task_check(L);
     qh_generation *g = check(L)->g;
     if (!g || (!g->first && !g->n_left)) return lua_pushnil(L), 1;
-    g->reader = NULL;
     if (g->first) {
         if (g->timer) qh_timer_cancel(g->timer);
         push_event(L, g, &g->first->ev);
@@ -287,8 +288,7 @@ static int next_go_on(lua_State *L, int status, lua_KContext ctx)
         return 1;
     }
     if (g->is_timed_out) return lua_pushboolean(L, 0), 1;
-    g->reader = qh_task_running(L);
-    return qh_task_park(L, "waiting for a model", 0, next_go_on);
+    return qh_task_wait(L, &g->readers, "waiting for a model", 0, next_go_on);
 }
 
 /* next(seconds?) (y) -> event | nil at the end | false when none came within that time */
@@ -298,7 +298,7 @@ static int next(lua_State *L)
     lua_Number seconds = luaL_optnumber(L, 2, 0);
     qh_task_may_park(L, "waiting for a model");
     if (!g) return lua_pushnil(L), 1;
-    if (g->scoped.task != qh_task_running(L))
+    if (!qh_tasks_are_kin(g->scoped.task, qh_task_running(L)))
         return luaL_error(L, "this generation belongs to another request");
     g->is_timed_out = false;
     if (seconds > 0 && seconds < 1e6 && !g->first) {

@@ -49,7 +49,6 @@ static int traceback(lua_State *L)
 typedef struct {
     qh_scoped scoped;
     qh_timer *timer;
-    qh_task *task;
     bool is_done;
 } sleep_op;
 
@@ -65,7 +64,7 @@ static void sleep_over(void *arg)
 {
     sleep_op *s = arg;
     s->is_done = true;
-    qh_task_wake(s->task);
+    qh_task_wake(s->scoped.task);
 }
 
 static int sleep_go_on(lua_State *L, int status, lua_KContext ctx)
@@ -86,11 +85,10 @@ static int sleep_for(lua_State *L)
     luaL_argcheck(L, seconds >= 0 && seconds <= 86400 * 365, 1, "seconds, from 0 to a year");
     qh_task_may_park(L, "qh.sleep");
     sleep_op *s = qh_new0(sleep_op);
-    s->task = qh_task_running(L);
     s->scoped.close = sleep_close;
     s->timer = qh_timer_new(qh_task_loop(L), sleep_over, s);
     qh_timer_set(s->timer, (int64_t)ceil(seconds * 1e6));
-    qh_scope_add(s->task, &s->scoped);
+    qh_scope_add(qh_task_running(L), &s->scoped);
     return sleep_go_on(L, LUA_OK, (lua_KContext)s);
 }
 

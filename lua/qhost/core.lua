@@ -17,5 +17,6 @@ return {
   log = c.log.write,
   env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
   random = c.system.random, traceback = c.system.traceback, is_dev = c.is_dev,
+  group = c.tasks.group, channel = c.channel.new,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }

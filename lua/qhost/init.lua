@@ -5,6 +5,7 @@ local errors = require "qhost.errors"
 local model = require "qhost.model"
 local sampler = require "qhost.sampler"
 local schema = require "qhost.schema"
+local tasks = require "qhost.tasks"
 local template = require "qhost.template"
 local url = require "qhost.url"
 
@@ -29,4 +30,11 @@ return {
   time = core.wall,
   clock = core.clock,
   sleep = core.sleep,
+  spawn = tasks.spawn,
+  map = tasks.map,
+  flatmap = tasks.flatmap,
+  all = tasks.all,
+  race = tasks.race,
+  timeout = tasks.timeout,
+  channel = core.channel,
 }

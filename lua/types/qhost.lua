@@ -618,6 +618,87 @@ function qh.json.array(t) end
 ---@return table
 function qh.json.object(t, keys) end
 
+-- Work side by side ----------------------------------------------------------------------------------
+--
+-- Whatever a handler starts belongs to the task that starts it: a request, or a child of one. When that
+-- task returns, fails or loses its client, its children are cancelled: what they wait for ends with a
+-- "cancelled" error that no pcall holds up, their <close> variables run, and then it is over. A child
+-- that fails cancels the others. Their CPU between two waits, their heap and their number (10,000) count
+-- for the request. What a child leaves open when it returns, a stream for example, goes to its parent.
+
+---@class qhost.Task
+local Task = {}
+
+--- Start fn(...) beside the caller. It ends with the caller's task at the latest. An error that no wait
+--- hears is raised where the caller waits next. `local t <close> = qh.spawn(...)` ends it with the block.
+---@param fn function
+---@return qhost.Task
+function qh.spawn(fn, ...) end
+
+--- What the function returns; its error is raised here. After cancel: nil, message, "ECANCELED" (waits).
+---@return any ...
+function Task:wait() end
+
+--- Cancel it. Its wait, if anybody has one, ends.
+function Task:cancel() end
+
+--- { fn(item, i) for every item }, in order, some of them at a time. The first error ends all (waits).
+---@param list any[]
+---@param fn fun(item: any, i: integer): any
+---@param opts? {limit?: integer}  how many run at a time; 32
+---@return any[]
+function qh.map(list, fn, opts) end
+
+--- Like qh.map, where fn returns a list each time: all of them joined, in order (waits).
+---@param list any[]
+---@param fn fun(item: any, i: integer): any[]
+---@param opts? {limit?: integer}
+---@return any[]
+function qh.flatmap(list, fn, opts) end
+
+--- Run all functions of a table at the same time: what each returned, under the same keys (waits).
+---@param fns table<any, function>
+---@return table<any, any>
+function qh.all(fns) end
+
+--- Run functions at the same time: what the first one to end returns, or its error; the others are
+--- cancelled (waits).
+---@param fns function[]
+---@return any ...
+function qh.race(fns) end
+
+--- What fn(...) returns. When it takes longer it is cancelled: nil, message, "ETIMEDOUT" (waits).
+---@param seconds number
+---@param fn function
+---@return any ...
+function qh.timeout(seconds, fn, ...) end
+
+---@class qhost.Channel  a bounded queue between tasks; `for v in channel do` receives until it is closed
+local Channel = {}
+
+--- A channel that holds so many values (1).
+---@param size? integer
+---@return qhost.Channel
+function qh.channel(size) end
+
+--- Put a value in, not nil; while the channel is full, wait (waits).
+---@param value any
+---@return boolean? ok
+---@return string? message  it is closed
+---@return string? status  "ECLOSED"
+function Channel:send(value) end
+
+--- Take the oldest value; while there is none, wait. nil: closed and empty (waits).
+---@return any
+function Channel:recv() end
+
+--- No more values; those inside can still be received.
+function Channel:close() end
+
+--- How many values are inside.
+---@return integer
+function Channel:len() end
+
 -- The rest -------------------------------------------------------------------------------------------
 
 qh.url = {}

@@ -4,12 +4,15 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include <lauxlib.h>
+#include <stddef.h>
 #include <string.h>
 
 enum {
     GRACE_US = 10000,   /* CPU for unwinding once a task must die */
     TURN_US = 4000,     /* tasks run one after another for so long before the loop looks around */
     DEEP_CALLS = 10000, /* a recursion without an end looks like this when memory is gone */
+    MAX_TASKS = 10000,  /* alive in a request */
+    MAX_DEPTH = 100,    /* of tasks started within tasks */
     END_TRIES = 100     /* turns that an ending VM gives a task to unwind */
 };
 
@@ -18,13 +21,34 @@ const qh_task_limits qh_task_limits_default = {
 
 typedef enum { READY, RUNNING, PARKED, ENDING } task_state;
 
+/* CPU used since the last wait for the outside. A task that another one of its request starts or
+ * wakes goes on with the meter of that one: neither children nor queues between them give a loop
+ * that never waits more than one budget. */
+typedef struct {
+    int64_t cpu_us;
+    int n_refs;
+} meter;
+
+typedef struct {
+    qh_task *first, *last;      /* linked by next_ready */
+} line;
+
 struct qh_task {
     qh_vm *vm;
+    qh_task *root;              /* the request: itself, or the oldest ancestor */
+    qh_task *parent;            /* NULL: a root */
+    qh_scoped as_child;         /* in the parent's scope */
+    int depth;                  /* below the root */
+    int n_children;             /* alive */
+    int failure_ref;            /* record of a child's error that is still to be raised here */
     lua_State *L;
     int ref;                    /* anchors L in the registry */
     int n_args;                 /* for the first resume: the function and its arguments */
     task_state state;
-    qh_task_queue *queue;       /* that it stands in; NULL: none */
+    qh_task_end end;            /* ENDING only, as are these two */
+    int n_results;
+    bool is_queued;
+    qh_queue_kind queue;        /* of is_queued */
     bool is_woken;              /* between a park and the moment its slice has ended */
     bool has_failed;            /* its function raised; the record is its only result */
     bool is_deep;               /* calls were nested deep when memory was refused */
@@ -32,22 +56,67 @@ struct qh_task {
     bool is_stuck;              /* it ran out of CPU there */
     bool is_raised;             /* the reason it dies for has been raised */
     qh_task_end dying;          /* QH_TASK_OK: it lives */
-    int64_t cpu_us;             /* since the last wait */
-    int64_t lua_us;             /* ever */
-    int64_t grace_end_us;       /* of cpu_us; dying only */
-    int64_t held_bytes;
-    qh_task_limits limits;
+    meter *meter;
+    int64_t lua_us;             /* ever; of a root: of its whole request */
+    int64_t grace_end_us;       /* of the meter; dying only */
     const qh_task_ops *ops;
     void *user;
     qh_scoped *scope;           /* newest first */
     qh_task *prev, *next, *next_ready;
+    qh_waiters *waiters;        /* it stands among these; NULL: none */
+    qh_task *prev_waiter, *next_waiter;
+
+    /* of a root, for all of its request */
+    qh_task_limits limits;
+    int64_t held_bytes;
+    int n_tasks;                /* alive */
+    struct {
+        line tasks;
+        qh_task *next_root;
+    } ready[QH_N_QUEUES];
 };
+
+/* ---- meters ---- */
+
+static void meter_unref(meter *m)
+{
+    if (!--m->n_refs) qh_free(m);
+}
+
+static meter *meter_new(void)
+{
+    meter *m = qh_new0(meter);
+    m->n_refs = 1;
+    return m;
+}
+
+static void meter_share(qh_task *t, meter *m)
+{
+    m->n_refs++;
+    meter_unref(t->meter);
+    t->meter = m;
+}
+
+/* Its wait is over. */
+static void meter_go_on(qh_task *t)
+{
+    qh_task *cause = t->vm->cause;
+    if (cause && cause != t && cause->root == t->root) {
+        meter_share(t, cause->meter);
+    } else if (t->meter->n_refs == 1) {
+        t->meter->cpu_us = 0;
+    } else {
+        meter_unref(t->meter);
+        t->meter = meter_new();
+    }
+}
 
 /* ---- memory ---- */
 
 void qh_task_charge(qh_task *t, int64_t bytes)
 {
     if (!t) return;
+    t = t->root;
     t->held_bytes += bytes;
     if (t->held_bytes < 0) t->held_bytes = 0;   /* it collects what others left */
 }
@@ -55,9 +124,10 @@ void qh_task_charge(qh_task *t, int64_t bytes)
 bool qh_task_may_take(qh_task *t, size_t more)
 {
     lua_Debug ar;
-    if (!t || !t->limits.heap_bytes) return true;
-    if (more <= (size_t)t->limits.heap_bytes &&
-        t->held_bytes <= t->limits.heap_bytes - (int64_t)more)
+    if (!t || !t->root->limits.heap_bytes) return true;
+    const qh_task *r = t->root;
+    if (more <= (size_t)r->limits.heap_bytes &&
+        r->held_bytes <= r->limits.heap_bytes - (int64_t)more)
         return true;
     t->is_deep = lua_getstack(t->vm->levels[t->vm->n_levels - 1], DEEP_CALLS, &ar);
     return false;
@@ -94,6 +164,51 @@ static void close_scope(qh_task *t)
     }
 }
 
+/* What a task that returned leaves open and others may hold goes to its parent. */
+static void hand_scope_up(qh_task *t)
+{
+    for (qh_scoped *s = t->scope, *next; s; s = next) {
+        next = s->next;
+        if (!s->is_handed_up) continue;
+        qh_scope_remove(s);
+        qh_scope_add(t->parent, s);
+    }
+}
+
+/* ---- waiting in line ---- */
+
+static void leave_waiters(qh_task *t)
+{
+    qh_waiters *w = t->waiters;
+    if (!w) return;
+    if (t->prev_waiter) t->prev_waiter->next_waiter = t->next_waiter;
+    else w->first = t->next_waiter;
+    if (t->next_waiter) t->next_waiter->prev_waiter = t->prev_waiter;
+    else w->last = t->prev_waiter;
+    t->waiters = NULL;
+    t->prev_waiter = t->next_waiter = NULL;
+}
+
+static void join_waiters(qh_task *t, qh_waiters *w)
+{
+    leave_waiters(t);
+    t->waiters = w;
+    t->prev_waiter = w->last;
+    if (w->last) w->last->next_waiter = t;
+    else w->first = t;
+    w->last = t;
+}
+
+void qh_waiters_wake_one(qh_waiters *w)
+{
+    if (w->first) qh_task_wake(w->first);
+}
+
+void qh_waiters_wake_all(qh_waiters *w)
+{
+    while (w->first) qh_task_wake(w->first);
+}
+
 /* ---- dying ---- */
 
 static const char *reason_of(const qh_task *t)
@@ -114,7 +229,7 @@ static void die(qh_task *t, qh_task_end why)
 {
     if (t->dying) return;
     t->dying = why;
-    t->grace_end_us = t->cpu_us + GRACE_US;
+    t->grace_end_us = t->meter->cpu_us + GRACE_US;
 }
 
 /* level: of the function to blame; in a hook that is the one at work. */
@@ -129,10 +244,36 @@ static int raise(lua_State *L, qh_task *t, int level)
 
 bool qh_task_is_dying(const qh_task *t) { return t->dying != QH_TASK_OK; }
 
-void qh_task_check(lua_State *L)
+static void check_dying(lua_State *L)
 {
     qh_task *t = qh_task_running(L);
     if (t && t->dying) raise(L, t, 1);
+}
+
+/* The record of a child's failure, taken off t. */
+static void push_failure(lua_State *L, qh_task *t)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->failure_ref);
+    luaL_unref(L, LUA_REGISTRYINDEX, t->failure_ref);
+    t->failure_ref = LUA_NOREF;
+}
+
+void qh_task_check(lua_State *L)
+{
+    check_dying(L);
+    qh_task *t = qh_task_running(L);
+    if (!t || t->failure_ref == LUA_NOREF) return;
+    push_failure(L, t);
+    lua_getfield(L, -1, "value");
+    lua_error(L);
+}
+
+void qh_task_check_dying(lua_State *L) { check_dying(L); }
+
+bool qh_task_must_raise(lua_State *L)
+{
+    qh_task *t = qh_task_running(L);
+    return t && (t->dying || t->failure_ref != LUA_NOREF);
 }
 
 int qh_task_rethrow(lua_State *L)
@@ -164,13 +305,14 @@ static void overrun(lua_State *L)
 {
     qh_vm *vm = qh_vm_of(L);
     qh_task *t = vm->running;
-    int64_t used = t->cpu_us + qh_budget_used(vm->opts.budget);
+    const qh_task_limits *limits = &t->root->limits;
+    int64_t used = t->meter->cpu_us + qh_budget_used(vm->opts.budget);
     if (t->dying && !t->is_raised) {
         raise(L, t, 0);
     } else if (t->dying && used >= t->grace_end_us) {
         qh_budget_hold(vm->opts.budget);        /* no handler of an error may go on from here */
         raise(L, t, 0);
-    } else if (!t->dying && t->limits.cpu_us && used >= t->limits.cpu_us) {
+    } else if (!t->dying && limits->cpu_us && used >= limits->cpu_us) {
         die(t, QH_TASK_CPU);
         t->grace_end_us = used + GRACE_US;
         raise(L, t, 0);
@@ -179,8 +321,8 @@ static void overrun(lua_State *L)
         lua_yield(L, 0);
     } else if (!t->stuck_since_us) {
         t->stuck_since_us = used;
-    } else if (!t->dying && t->limits.call_us && vm->opts.loop &&
-               used - t->stuck_since_us >= t->limits.call_us) {
+    } else if (!t->dying && limits->call_us && vm->opts.loop &&
+               used - t->stuck_since_us >= limits->call_us) {
         die(t, QH_TASK_CPU);                    /* the others wait: nobody may hold them for long */
         t->is_stuck = true;
         t->grace_end_us = used + GRACE_US;
@@ -197,7 +339,7 @@ static int64_t look(lua_State *L, qh_steps *s)
     qh_vm *vm = qh_vm_of(L);
     s->left = QH_STEPS_A_LOOK;
     if (!vm->opts.budget || !vm->running) return -1;
-    const qh_task_limits *l = &vm->running->limits;
+    const qh_task_limits *l = &vm->running->root->limits;
     int64_t used = qh_budget_used(vm->opts.budget), limit = s->limit_us ? s->limit_us : l->call_us;
     if (!s->end_us) s->end_us = l->call_us ? used + limit : INT64_MAX;
     s->used_us = used;
@@ -215,9 +357,10 @@ void qh_steps_look(lua_State *L, qh_steps *s)
     int64_t used = look(L, s);
     if (used < 0) return;
     qh_task *t = qh_task_running(L);
-    if (!t->dying && t->limits.cpu_us && t->cpu_us + used >= t->limits.cpu_us) {
+    int64_t limit_us = t->root->limits.cpu_us;
+    if (!t->dying && limit_us && t->meter->cpu_us + used >= limit_us) {
         die(t, QH_TASK_CPU);
-        t->grace_end_us = t->cpu_us + used + GRACE_US;
+        t->grace_end_us = t->meter->cpu_us + used + GRACE_US;
         raise(L, t, 1);
     }
     if (used >= s->end_us) luaL_error(L, "%s takes too long", s->what);
@@ -227,7 +370,7 @@ bool qh_steps_want_pause(lua_State *L, const qh_steps *s)
 {
     if (!s->used_us) return false;
     qh_vm *vm = qh_vm_of(L);
-    return vm->running && s->used_us >= vm->running->limits.slice_us && can_yield(vm, L);
+    return vm->running && s->used_us >= vm->running->root->limits.slice_us && can_yield(vm, L);
 }
 
 int qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
@@ -312,15 +455,22 @@ static int body(lua_State *L)
 
 /* ---- life ---- */
 
-qh_task *qh_task_new(qh_vm *vm, int n_args, const qh_task_limits *limits, const qh_task_ops *ops,
-                     void *user)
+static int fail_at_app(lua_State *L, const char *why, const char *what)
 {
-    qh_vm_privileged_begin(vm);
+    qh_push_app_line(L);
+    lua_pushfstring(L, "%s %s", what, why);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+static qh_task *task_new(qh_vm *vm, int n_args, const qh_task_ops *ops, void *user)
+{
     qh_task *t = qh_new0(qh_task);
     t->vm = vm;
-    t->limits = *limits;
+    t->root = t;
     t->ops = ops;
     t->user = user;
+    t->failure_ref = LUA_NOREF;
     t->L = lua_newthread(vm->L);
     t->ref = luaL_ref(vm->L, LUA_REGISTRYINDEX);
     qh_coro_mark_of(t->L)->is_task = 1;
@@ -331,76 +481,212 @@ qh_task *qh_task_new(qh_vm *vm, int n_args, const qh_task_limits *limits, const 
     if (vm->tasks) vm->tasks->prev = t;
     vm->tasks = t;
     vm->n_tasks++;
+    return t;
+}
+
+qh_task *qh_task_new(qh_vm *vm, int n_args, const qh_task_limits *limits, const qh_task_ops *ops,
+                     void *user)
+{
+    qh_vm_privileged_begin(vm);
+    qh_task *t = task_new(vm, n_args, ops, user);
+    t->limits = *limits;
+    t->n_tasks = 1;
+    t->meter = meter_new();
     qh_vm_privileged_end(vm);
     return t;
 }
+
+static void close_child(qh_scoped *s)
+{
+    qh_task_cancel((qh_task *)((char *)s - offsetof(qh_task, as_child)));
+}
+
+void qh_task_may_start(lua_State *L, const char *what)
+{
+    qh_vm *vm = qh_vm_of(L);
+    qh_task *t = vm->running;
+    qh_task_check(L);
+    if (!t || !vm->opts.loop) fail_at_app(L, "cannot start a task here", what);
+    if (t->root->limits.is_pure) fail_at_app(L, "cannot be used while the app loads", what);
+    if (t->root->n_tasks >= MAX_TASKS) fail_at_app(L, "has too many tasks at work already", what);
+    if (t->depth >= MAX_DEPTH) fail_at_app(L, "is nested too deeply in tasks", what);
+}
+
+qh_task *qh_task_new_child(lua_State *L, int n_args, const qh_task_ops *ops, void *user)
+{
+    qh_vm *vm = qh_vm_of(L);
+    qh_task *parent = vm->running;
+    qh_vm_privileged_begin(vm);
+    if (L != vm->L) {
+        lua_checkstack(vm->L, n_args + 4);
+        lua_xmove(L, vm->L, n_args + 1);
+    }
+    qh_task *t = task_new(vm, n_args, ops, user);
+    t->root = parent->root;
+    t->parent = parent;
+    t->depth = parent->depth + 1;
+    t->meter = parent->meter;
+    t->meter->n_refs++;
+    parent->n_children++;
+    parent->root->n_tasks++;
+    t->as_child.close = close_child;
+    qh_scope_add(parent, &t->as_child);
+    qh_vm_privileged_end(vm);
+    return t;
+}
+
+/* ---- queues: a request's own line in each, and the requests in turn ---- */
 
 static void leave_queue(qh_task *t)
 {
-    qh_task_queue *q = t->queue;
-    if (!q) return;
-    qh_task **at = &q->first, *before = NULL;
+    if (!t->is_queued) return;
+    qh_task_queue *q = &t->vm->queues[t->queue];
+    qh_task *root = t->root, *before = NULL;
+    line *l = &root->ready[t->queue].tasks;
+    t->is_queued = false;
+    q->n_tasks--;
+    qh_task **at = &l->first;
     for (; *at != t; at = &(*at)->next_ready) before = *at;
     *at = t->next_ready;
-    if (q->last == t) q->last = before;
-    t->queue = NULL;
+    if (l->last == t) l->last = before;
+    if (l->first) return;
+    before = NULL;                              /* its request has none left: out of the round */
+    for (at = &q->first; *at != root; at = &(*at)->ready[t->queue].next_root) before = *at;
+    *at = root->ready[t->queue].next_root;
+    if (q->last == root) q->last = before;
 }
 
-static qh_task *take_first(qh_task_queue *q)
+static void join_round(qh_task *root, qh_queue_kind kind)
 {
-    qh_task *t = q->first;
-    if (t) leave_queue(t);
+    qh_task_queue *q = &root->vm->queues[kind];
+    root->ready[kind].next_root = NULL;
+    if (q->last) q->last->ready[kind].next_root = root;
+    else q->first = root;
+    q->last = root;
+}
+
+static void join_queue(qh_task *t, qh_queue_kind kind)
+{
+    line *l = &t->root->ready[kind].tasks;
+    t->is_queued = true;
+    t->queue = kind;
+    t->next_ready = NULL;
+    t->vm->queues[kind].n_tasks++;
+    if (l->last) {
+        l->last->next_ready = t;
+    } else {
+        l->first = t;
+        join_round(t->root, kind);
+    }
+    l->last = t;
+}
+
+static qh_task *take_first(qh_vm *vm, qh_queue_kind kind)
+{
+    qh_task_queue *q = &vm->queues[kind];
+    qh_task *root = q->first;
+    if (!root) return NULL;
+    line *l = &root->ready[kind].tasks;
+    qh_task *t = l->first;
+    t->is_queued = false;
+    q->n_tasks--;
+    l->first = t->next_ready;
+    if (!l->first) l->last = NULL;
+    q->first = root->ready[kind].next_root;
+    if (!q->first) q->last = NULL;
+    if (l->first) join_round(root, kind);
     return t;
 }
 
-static void finish(qh_task *t, int status, int n_results)
+/* ---- the end ---- */
+
+static void push_plain_record(lua_State *L, const char *message)
 {
-    qh_vm *vm = t->vm;
-    qh_task_end end = QH_TASK_OK;
-    if (status || t->has_failed) end = t->dying ? t->dying : QH_TASK_FAILED;
-    t->state = ENDING;
-    close_scope(t);
-    leave_queue(t);
-    qh_vm_privileged_begin(vm);
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, message);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "value");
+    lua_setfield(L, -2, "message");
+    mark_record(L);
+}
+
+/* Leave the results or the record of the error on top of the task's stack. Privileged. */
+static void keep_outcome(qh_task *t, int status, int n_results)
+{
+    t->end = QH_TASK_OK;
+    t->n_results = n_results;
+    if (status || t->has_failed) t->end = t->dying ? t->dying : QH_TASK_FAILED;
     if (status) {                               /* not even the handler could run */
         lua_resetthread(t->L);
         lua_settop(t->L, 0);
-        lua_createtable(t->L, 0, 1);
-        lua_pushstring(t->L, reason_of(t));
-        lua_setfield(t->L, -2, "message");
-        mark_record(t->L);
-        n_results = 1;
-    }
-    if (end && !is_record(t->L, -1)) { /* no memory for one, or an error within the handler */
+        push_plain_record(t->L, reason_of(t));
+    } else if (t->end && !is_record(t->L, -1)) { /* no memory for one, or an error in the handler */
         const char *text =
             lua_type(t->L, -1) == LUA_TSTRING ? lua_tostring(t->L, -1) : "error in error handling";
-        lua_createtable(t->L, 0, 1);
-        lua_pushstring(t->L, t->dying ? reason_of(t) : text);
-        lua_setfield(t->L, -2, "message");
-        mark_record(t->L);
+        push_plain_record(t->L, t->dying ? reason_of(t) : text);
+    } else if (!t->end && t->failure_ref != LUA_NOREF) { /* a child failed, and nobody has heard */
+        lua_checkstack(t->L, 4);
+        push_failure(t->L, t);
+        t->end = QH_TASK_FAILED;
     }
-    t->ops->on_done(t->user, t, end, t->L, n_results);
+    if (t->end) t->n_results = 1;
+}
+
+static void kill_request(qh_task *t)
+{
+    qh_task *root = t->root;
+    if (root->dying || root->state == ENDING) return;
+    root->is_deep = t->is_deep;
+    root->is_stuck = t->is_stuck;
+    die(root, t->end);
+    qh_task_wake(root);
+    close_scope(root);
+}
+
+/* It and all of its children have ended. */
+static void conclude(qh_task *t)
+{
+    qh_vm *vm = t->vm;
+    qh_task *parent = t->parent;
+    qh_scope_remove(&t->as_child);
+    qh_vm_privileged_begin(vm);
+    t->ops->on_done(t->user, t, t->end, t->L, t->n_results);
+    if (t->failure_ref != LUA_NOREF) luaL_unref(vm->L, LUA_REGISTRYINDEX, t->failure_ref);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, t->ref);
     qh_vm_privileged_end(vm);
+    if (parent && (t->end == QH_TASK_CPU || t->end == QH_TASK_MEMORY)) kill_request(t);
     if (t->prev) t->prev->next = t->next;
     else vm->tasks = t->next;
     if (t->next) t->next->prev = t->prev;
     vm->n_tasks--;
+    t->root->n_tasks--;
+    if (vm->cause == t) vm->cause = NULL;
+    meter_unref(t->meter);
     qh_free(t);
+    if (parent && !--parent->n_children && parent->state == ENDING) conclude(parent);
+}
+
+static void finish(qh_task *t, int status, int n_results)
+{
+    leave_queue(t);
+    leave_waiters(t);
+    qh_vm_privileged_begin(t->vm);
+    keep_outcome(t, status, n_results);
+    qh_vm_privileged_end(t->vm);
+    t->state = ENDING;
+    if (!t->end && t->parent && !t->parent->dying && t->parent->state != ENDING) hand_scope_up(t);
+    close_scope(t);
+    if (!t->n_children) conclude(t);
 }
 
 static void run_turn(void *arg);
 
-static void make_ready(qh_task *t, qh_task_queue *q)
+static void make_ready(qh_task *t, qh_queue_kind kind)
 {
     qh_vm *vm = t->vm;
     t->state = READY;
-    if (t->queue) return;
-    t->queue = q;
-    t->next_ready = NULL;
-    if (q->last) q->last->next_ready = t;
-    else q->first = t;
-    q->last = t;
+    if (t->is_queued) return;
+    join_queue(t, kind);
     if (!vm->opts.loop || vm->is_turn_due) return;
     vm->is_turn_due = true;
     qh_loop_defer(vm->opts.loop, run_turn, vm);
@@ -411,13 +697,20 @@ static void run_slice(qh_task *t)
 {
     qh_vm *vm = t->vm;
     qh_budget *b = vm->opts.budget;
+    int64_t limit_us = t->root->limits.cpu_us;
+    if (b && limit_us && t->meter->cpu_us >= limit_us) die(t, QH_TASK_CPU);     /* in short slices */
+    if (t->dying && t->n_args) {                /* before it began */
+        finish(t, LUA_ERRRUN, 0);
+        return;
+    }
     int n_args = t->n_args, n_results = 0;
+    qh_task *cause = vm->cause;
     t->n_args = 0;
     t->state = RUNNING;
     t->is_woken = false;
     t->stuck_since_us = 0;
-    vm->running = t;
-    if (b) qh_budget_begin(b, t->L, t->limits.slice_us, overrun);
+    vm->running = vm->cause = t;
+    if (b) qh_budget_begin(b, t->L, t->root->limits.slice_us, overrun);
     if (b && t->dying && !t->is_raised) qh_budget_arm(b);   /* it was cut off in plain Lua code */
     int64_t start_us = b ? 0 : qh_now_us();
     int n_privileged = vm->n_privileged;        /* of the host code that called us */
@@ -426,36 +719,38 @@ static void run_slice(qh_task *t)
     vm->n_privileged = n_privileged;
     int64_t used = b ? qh_budget_end(b) : qh_now_us() - start_us;
     vm->running = NULL;
-    t->lua_us += used;
-    t->cpu_us += used;
+    t->root->lua_us += used;
+    if (t != t->root) t->lua_us += used;
+    t->meter->cpu_us += used;
     if (status != LUA_YIELD) {
         finish(t, status, n_results);
     } else if (vm->yield_kind == QH_YIELD_SLICE) {
-        make_ready(t, &vm->cut_off);
+        make_ready(t, QH_QUEUE_CUT_OFF);
     } else if (t->is_woken || t->dying) {
-        make_ready(t, &vm->woken);
+        leave_waiters(t);
+        make_ready(t, QH_QUEUE_WOKEN);
     } else {
         t->state = PARKED;
-        t->cpu_us = 0;
     }
+    vm->cause = cause;
 }
 
-/* Who waited and was woken runs first, in order; then one of those who were cut off. So a
- * request that spins delays the others by one slice, however many spin. */
+/* Who waited and was woken runs first, the requests in turn; then one of those who were cut off. So
+ * a request that spins delays the others by one slice, however many spin. */
 static void run_turn(void *arg)
 {
     qh_vm *vm = arg;
     vm->is_turn_due = false;
     int64_t until_us = qh_now_us() + TURN_US;
-    qh_task *last = vm->woken.last;             /* those woken from now on wait for the next turn */
-    for (qh_task *t; (t = take_first(&vm->woken));) {
-        bool is_last = t == last;
+    int n = vm->queues[QH_QUEUE_WOKEN].n_tasks; /* those woken from now on wait for the next turn */
+    for (qh_task *t; n-- && (t = take_first(vm, QH_QUEUE_WOKEN));) {
         run_slice(t);
-        if (is_last || qh_now_us() >= until_us) break;
+        if (qh_now_us() >= until_us) break;
     }
-    qh_task *spinner = take_first(&vm->cut_off);
+    qh_task *spinner = take_first(vm, QH_QUEUE_CUT_OFF);
     if (spinner) run_slice(spinner);
-    if ((vm->woken.first || vm->cut_off.first) && !vm->is_turn_due) {
+    bool is_more = vm->queues[QH_QUEUE_WOKEN].n_tasks || vm->queues[QH_QUEUE_CUT_OFF].n_tasks;
+    if (is_more && !vm->is_turn_due) {
         vm->is_turn_due = true;
         qh_loop_defer(vm->opts.loop, run_turn, vm);
     }
@@ -463,7 +758,7 @@ static void run_turn(void *arg)
 
 void qh_task_start(qh_task *t)
 {
-    if (t->vm->running) make_ready(t, &t->vm->woken);   /* slices do not nest */
+    if (t->vm->running) make_ready(t, QH_QUEUE_WOKEN);  /* slices do not nest */
     else run_slice(t);
 }
 
@@ -476,18 +771,43 @@ void qh_task_run(qh_task *t)
 
 void qh_task_wake(qh_task *t)
 {
-    if (t->state == PARKED) make_ready(t, &t->vm->woken);
-    else if (t->state == RUNNING) t->is_woken = true;
+    if (t->state == PARKED) {
+        leave_waiters(t);
+        meter_go_on(t);
+        make_ready(t, QH_QUEUE_WOKEN);
+    } else if (t->state == RUNNING) {
+        t->is_woken = true;
+    }
 }
 
 void qh_task_cancel(qh_task *t)
 {
     if (t->state == ENDING || t->dying) return;
-    die(t, QH_TASK_CANCELLED);
-    close_scope(t);
+    qh_vm *vm = t->vm;
+    qh_task *cause = vm->cause;
     qh_task_wake(t);
+    die(t, QH_TASK_CANCELLED);
+    if (!cause) vm->cause = t;                  /* its children unwind on its meter */
+    close_scope(t);
+    vm->cause = cause;
 }
 
+void qh_task_fail_parent(qh_task *t, lua_State *L)
+{
+    qh_task *parent = t->parent;
+    if (parent->dying || parent->state == ENDING || parent->failure_ref != LUA_NOREF) return;
+    lua_pushvalue(L, -1);
+    parent->failure_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    for (qh_scoped *s = parent->scope, *next; s; s = next) {
+        next = s->next;
+        if (s->close != close_child) continue;
+        qh_scope_remove(s);
+        s->close(s);
+    }
+    qh_task_wake(parent);
+}
+
+bool qh_tasks_are_kin(const qh_task *a, const qh_task *b) { return a && b && a->root == b->root; }
 void *qh_task_user(const qh_task *t) { return t->user; }
 int64_t qh_task_lua_us(const qh_task *t)
 {
@@ -496,6 +816,14 @@ int64_t qh_task_lua_us(const qh_task *t)
 }
 qh_task *qh_task_running(lua_State *L) { return qh_vm_of(L)->running; }
 
+/* Parents that wait for their children end with the last of these. */
+static qh_task *first_not_ending(qh_vm *vm)
+{
+    qh_task *t = vm->tasks;
+    while (t && t->state == ENDING) t = t->next;
+    return t;
+}
+
 void qh_tasks_end_all(qh_vm *vm)
 {
     for (int i = 0; vm->tasks && i < END_TRIES; i++) {
@@ -503,10 +831,12 @@ void qh_tasks_end_all(qh_vm *vm)
             next = t->next;
             qh_task_cancel(t);
         }
-        for (qh_task *t; (t = take_first(&vm->woken)) || (t = take_first(&vm->cut_off));)
+        for (qh_task *t; (t = take_first(vm, QH_QUEUE_WOKEN)) ||
+                         (t = take_first(vm, QH_QUEUE_CUT_OFF));)
             run_slice(t);
     }
-    while (vm->tasks) finish(vm->tasks, LUA_ERRRUN, 0);
+    for (qh_task *t; (t = first_not_ending(vm));) finish(t, LUA_ERRRUN, 0);
+    qh_assert(!vm->tasks);
     if (vm->is_turn_due) qh_loop_undefer(vm->opts.loop, run_turn, vm);
 }
 
@@ -572,20 +902,12 @@ static int fail_to_wait(lua_State *L, const char *what)
     return lua_error(L);
 }
 
-static int fail_at_app(lua_State *L, const char *why, const char *what)
-{
-    qh_push_app_line(L);
-    lua_pushfstring(L, "%s %s", what, why);
-    lua_concat(L, 2);
-    return lua_error(L);
-}
-
 void qh_task_may_park(lua_State *L, const char *what)
 {
     qh_vm *vm = qh_vm_of(L);
     qh_task_check(L);
     if (!vm->running || !vm->opts.loop) fail_at_app(L, "cannot wait here", what);
-    if (vm->running->limits.is_pure) fail_at_app(L, "cannot be used while the app loads", what);
+    if (vm->running->root->limits.is_pure) fail_at_app(L, "cannot be used while the app loads", what);
     if (!can_yield(vm, L)) fail_to_wait(L, what);
 }
 
@@ -594,9 +916,25 @@ qh_loop *qh_task_loop(lua_State *L) { return qh_vm_of(L)->opts.loop; }
 int qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFunction k)
 {
     qh_vm *vm = qh_vm_of(L);
-    qh_task_check(L);
+    check_dying(L);
     if (!vm->running || !vm->opts.loop) return fail_at_app(L, "cannot wait here", what);
     if (!can_yield(vm, L)) return fail_to_wait(L, what);
     vm->yield_kind = QH_YIELD_PARK;
     return lua_yieldk(L, 0, ctx, k);
+}
+
+int qh_task_wait(lua_State *L, qh_waiters *w, const char *what, lua_KContext ctx, lua_KFunction k)
+{
+    qh_vm *vm = qh_vm_of(L);
+    qh_task_may_park(L, what);
+    join_waiters(vm->running, w);
+    vm->yield_kind = QH_YIELD_PARK;
+    return lua_yieldk(L, 0, ctx, k);
+}
+
+bool qh_task_can_wait(lua_State *L)
+{
+    qh_vm *vm = qh_vm_of(L);
+    return vm->running && !vm->running->dying && !vm->running->root->limits.is_pure &&
+           can_yield(vm, L);
 }

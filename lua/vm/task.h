@@ -1,4 +1,5 @@
-/* task.h - a coroutine with limits and a scope: one for each request, load or timer.
+/* task.h - a coroutine with limits and a scope: one for each request, load or timer, and one for
+ * each child that these start.
  *
  *   new -> READY -> RUNNING -> PARKED (an operation waits) -> READY ... -> DONE
  *                      \-> READY again at the end of a slice
@@ -7,6 +8,11 @@
  * task ends, or its client leaves, the scope is closed, newest first. A cancelled task is
  * resumed with an error that pcall does not swallow, so that its <close> variables unwind; it
  * can wait for nothing any more. Running out of CPU or memory ends a task the same way.
+ *
+ * A task may start children; they belong to its scope and to its request: heap, the number of tasks
+ * and the turn among requests are the request's. It ends when they have all ended. CPU is counted
+ * from the last wait for the outside: a child begins on its parent's count, and a task that is woken
+ * by another one of its request goes on with the count of that one.
  *
  * Waiting, in a binding:
  *     static int sleep_go_on(lua_State *L, int status, lua_KContext ctx) {
@@ -36,10 +42,12 @@ typedef enum {
     QH_TASK_MEMORY
 } qh_task_end;
 
-/* Something to undo when the task ends. close must not call Lua; it is unregistered by then. */
+/* Something to undo when the task ends. close must not call Lua; it is unregistered by then. What
+ * waits keeps no task but finds it in here: it may be another one than at the beginning. */
 typedef struct qh_scoped {
     void (*close)(struct qh_scoped *s);
     qh_task *task;              /* NULL: not registered */
+    bool is_handed_up;          /* when the task returns, its parent gets it: scripts may hold it */
     struct qh_scoped *prev, *next;
 } qh_scoped;
 
@@ -58,6 +66,15 @@ qh_task *qh_task_new(qh_vm *vm, int n_args, const qh_task_limits *limits, const 
 void     qh_task_start(qh_task *t);
 /* In a VM without a loop: run to the end; to wait is an error there. */
 void     qh_task_run(qh_task *t);
+/* A child of the running task, from its function and n_args on top of L; they are popped. It runs
+ * when it is started or, cancelled before, never. Raises nothing. */
+qh_task *qh_task_new_child(lua_State *L, int n_args, const qh_task_ops *ops, void *user);
+/* Raises when the running task may start none: call it before qh_task_new_child. */
+void     qh_task_may_start(lua_State *L, const char *what);
+/* From on_done of a child that failed, L as given there: its siblings are cancelled, and its error
+ * is raised in the parent, where that waits or will wait, or as its own when it waits no more. */
+void     qh_task_fail_parent(qh_task *t, lua_State *L);
+bool     qh_tasks_are_kin(const qh_task *a, const qh_task *b);     /* of one request; NULL: no */
 void     qh_task_wake(qh_task *t);      /* parked: run it in the next turn; else nothing */
 void     qh_task_cancel(qh_task *t);    /* closes its scope now; it unwinds in the next turn */
 bool     qh_task_is_dying(const qh_task *t);
@@ -67,6 +84,18 @@ int64_t  qh_task_lua_us(const qh_task *t);         /* CPU used so far, all slice
 qh_task *qh_task_running(lua_State *L);            /* NULL: host code */
 void     qh_scope_add(qh_task *t, qh_scoped *s);
 void     qh_scope_remove(qh_scoped *s);            /* not registered: nothing */
+
+/* Tasks that wait for the same thing. A zeroed one is empty. Whoever is woken, for whatever reason,
+ * has left it; wake all before it goes away. */
+typedef struct {
+    qh_task *first, *last;
+} qh_waiters;
+void     qh_waiters_wake_one(qh_waiters *w);       /* the one that waits longest */
+void     qh_waiters_wake_all(qh_waiters *w);
+/* qh_task_park, in line. */
+int      qh_task_wait(lua_State *L, qh_waiters *w, const char *what, lua_KContext ctx,
+                      lua_KFunction k);
+bool     qh_task_can_wait(lua_State *L);           /* whether qh_task_may_park would not raise */
 
 /* Raises what qh_task_park would raise: call it before an operation begins that park will wait
  * for. */
@@ -104,6 +133,9 @@ static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
 bool     qh_steps_want_pause(lua_State *L, const qh_steps *s);
 int      qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k); /* k calls qh_task_check */
 
-void     qh_task_check(lua_State *L);              /* raises when the running task is dying */
+/* Raises when the running task is dying, or when a child of it has failed. */
+void     qh_task_check(lua_State *L);
+void     qh_task_check_dying(lua_State *L);        /* only the former */
+bool     qh_task_must_raise(lua_State *L);         /* whether qh_task_check would raise */
 int      qh_task_rethrow(lua_State *L);    /* dying: raise the error on top once more; else 0 */
 void     qh_task_out_of_memory(lua_State *L);      /* the running task hit its limit: it dies */

@@ -24,8 +24,17 @@ typedef struct {
     uint16_t n_protected;       /* pcalls at work */
 } qh_coro_mark;
 
+/* Tasks that can run. Whose turn it is goes by request: each has its own line in both queues, so that
+ * a request with a thousand children delays the others no more than one with a single task. */
+typedef enum {
+    QH_QUEUE_WOKEN,             /* something they waited for has come: these go first */
+    QH_QUEUE_CUT_OFF,           /* their slice was over: one of them a turn */
+    QH_N_QUEUES
+} qh_queue_kind;
+
 typedef struct {
-    qh_task *first, *last;      /* linked by next_ready */
+    qh_task *first, *last;      /* roots that have tasks in it */
+    int n_tasks;
 } qh_task_queue;
 
 struct qh_vm {
@@ -43,9 +52,9 @@ struct qh_vm {
 
     qh_task *tasks;             /* all of them */
     int n_tasks;
-    qh_task_queue woken;        /* something they waited for has come: these go first */
-    qh_task_queue cut_off;      /* their slice was over: one of them a turn */
+    qh_task_queue queues[QH_N_QUEUES];
     bool is_turn_due;           /* run_turn has been deferred */
+    qh_task *cause;             /* whose doing the present moment is: it runs, ends or is cancelled */
 
     qh_str scratch;
 

@@ -38,7 +38,7 @@ void qh_work_begin(lua_State *L, qh_work *w)
 
 bool qh_work_is_done(lua_State *L, qh_work *w)
 {
-    qh_task_check(L);
+    qh_task_check_dying(L);                     /* a child's failure has time until the next wait */
     return w->is_done;
 }
 

@@ -1,5 +1,6 @@
 qh_unit_test(lua/sandbox_test.c qh_lua)
 qh_unit_test(lua/task_test.c qh_lua)
+qh_unit_test(lua/scope_test.c qh_lua)
 qh_unit_test(lua/module_test.c qh_lua)
 qh_unit_test(lua/convert_test.c qh_lua)
 qh_unit_test(lua/suite_test.c qh_lua)

@@ -41,6 +41,8 @@ static const char COLLECT[] =
     "add('Sampler', debug.getmetatable(qh.sampler{}).__index, ':')\n"
     "add('Out', upvalue(debug.getmetatable(qh.template{render = type}).__index.render, 'Out'), "
     "':')\n"
+    "add('Task', library('qhost.tasks').Task, ':')\n"
+    "add('Channel', debug.getmetatable(qh.channel()).__index, ':')\n"
     "for name in types:gmatch '\\nfunction ([%w_.:]+)%(' do declared[name] = true end\n"
     "for name in pairs(found) do if not declared[name] then problems[#problems + 1] = 'no entry "
     "for ' .. name end end\n"
