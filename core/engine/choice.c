@@ -57,6 +57,8 @@ qh_job *qh_job_new(qh_job_id id, qh_gen *gen, _Atomic unsigned *flags, qh_gen_en
         qh_choice *c = &j->choices[i];
         *c = (qh_choice){.job = j, .index = i, .stop_match = -1, .paused_us = -1, .first_token_us = -1};
         qh_detok_init(&c->detok, env->vocab, false);
+        c->detok.shown = gen->shown_tokens;
+        c->detok.n_shown = gen->n_shown_tokens;
     }
     list_banned(j, env);
     qh_status st = prepare(j, env);

@@ -61,6 +61,8 @@ typedef struct {
     bool keep_stop_string;                      /* leave the stop string in the text */
     qh_token *stop_tokens;
     int n_stop_tokens;
+    qh_token *shown_tokens; /* control tokens that stand in the text by name: marks of a format */
+    int n_shown_tokens;
     bool logprobs;                              /* of each sampled token */
     int top_logprobs;                           /* alternatives a token, <= 20 */
     bool prompt_logprobs;                       /* of each prompt token after the first (score, echo) */

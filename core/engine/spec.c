@@ -6,7 +6,7 @@
 #include "text/utf8.h"
 #include <string.h>
 
-enum { MAX_STOP_TOKENS = 1024 };
+enum { MAX_STOP_TOKENS = 1024, MAX_SHOWN_TOKENS = 64 };
 
 qh_gen *qh_gen_new(void)
 {
@@ -25,6 +25,7 @@ void qh_gen_free(qh_gen *g)
     qh_free(g->stop_strings);
     qh_free(g->stop_tokens);
     qh_policy_unref(g->policy);
+    qh_free(g->shown_tokens);
     qh_free(g);
 }
 
@@ -107,6 +108,8 @@ qh_status qh_gen_check(const qh_gen *g, const qh_spec_limits *lim, qh_err *err)
     if (!st) st = check_stop_strings(g, err);
     if (!st) st = in_range("number of stop tokens", g->n_stop_tokens, 0, MAX_STOP_TOKENS, err);
     if (!st) st = check_ids("stop_tokens", g->stop_tokens, g->n_stop_tokens, lim->n_vocab, err);
+    if (!st) st = in_range("number of shown tokens", g->n_shown_tokens, 0, MAX_SHOWN_TOKENS, err);
+    if (!st) st = check_ids("shown_tokens", g->shown_tokens, g->n_shown_tokens, lim->n_vocab, err);
     if (!st) st = qh_sampling_check(&g->sampling, lim->n_vocab, err);
     return st;
 }

@@ -51,9 +51,16 @@ static void push_byte(qh_detok *d, char byte, qh_str *out)
     }
 }
 
+static bool is_shown(const qh_detok *d, qh_token id)
+{
+    for (int i = 0; i < d->n_shown; i++)
+        if (d->shown[i] == id) return true;
+    return false;
+}
+
 void qh_detok_push(qh_detok *d, qh_token id, qh_str *out)
 {
-    qh_slice s = text_of(d->vocab, id, false, &d->is_first);
+    qh_slice s = text_of(d->vocab, id, is_shown(d, id), &d->is_first);
     for (size_t i = 0; i < s.len;) {
         size_t n = d->n_pending ? 0 : qh_utf8_span(s.data + i, s.len - i);
         if (n) qh_str_append(out, s.data + i, n);

@@ -3,7 +3,7 @@
  * Invariant: the concatenation of what push and finish return equals qh_detok_all of all ids, invalid
  * UTF-8 replaced. A character that is still incomplete is held back; bytes that can never become valid
  * UTF-8 come out as U+FFFD, one for each maximal part of a character (Unicode 15, section 3.9). Control,
- * unknown and unused tokens give no text; an id outside the vocabulary gives U+FFFD.
+ * unknown and unused tokens give no text, but for those in `shown`; an id outside the vocabulary gives U+FFFD.
  * One per sequence, no locks. */
 #pragma once
 #include "base/str.h"
@@ -13,6 +13,8 @@ typedef struct {
     const qh_vocab *vocab;          /* borrowed */
     unsigned char pending[4];       /* start of a character */
     int n_pending;
+    const qh_token *shown;          /* borrowed: [n_shown] ids that give their name whatever their type */
+    int n_shown;
     bool is_first;                  /* SPM: the space that encoding put in front is dropped */
 } qh_detok;
 

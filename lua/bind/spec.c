@@ -126,13 +126,14 @@ static qh_status read_ids(const spec *s, qh_tokens *out)
     return QH_OK;
 }
 
-static qh_status read_stop_ids(const spec *s)
+/* The same as an array of the job's own, in place of the one it has. */
+static qh_status read_id_array(const spec *s, qh_token **out, int *n_out)
 {
     qh_tokens ids = {0};
     qh_status st = read_ids(s, &ids);
-    qh_free(s->gen->stop_tokens);
-    s->gen->stop_tokens = ids.ids;
-    s->gen->n_stop_tokens = ids.len;
+    qh_free(*out);
+    *out = ids.ids;
+    *n_out = ids.len;
     return st;
 }
 
@@ -193,7 +194,10 @@ static qh_status read_field(const spec *s, bool *is_known)
     if (strcmp(s->key, "ids") == 0) return read_ids(s, &g->prompt);
     if (strcmp(s->key, "seed") == 0) return read_seed(s);
     if (strcmp(s->key, "stop") == 0) return read_strings(s, &g->stop_strings, &g->n_stop_strings);
-    if (strcmp(s->key, "stop_ids") == 0) return read_stop_ids(s);
+    if (strcmp(s->key, "stop_ids") == 0)
+        return read_id_array(s, &g->stop_tokens, &g->n_stop_tokens);
+    if (strcmp(s->key, "shown_ids") == 0)
+        return read_id_array(s, &g->shown_tokens, &g->n_shown_tokens);
     if (strcmp(s->key, "logit_bias") == 0) return read_bias(s);
     if (strcmp(s->key, "dry_breakers") == 0)
         return read_strings(s, &g->sampling.dry_breakers, &g->sampling.n_dry_breakers);

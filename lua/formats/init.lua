@@ -76,6 +76,20 @@ function M.of_template(source)
   return BY_NAME.generic
 end
 
+--- The texts that a format looks for. Where one of them is a control token of the model, generations must show it.
+---@param format table
+---@return string[]
+function M.marks(format)
+  local out, seen = {}, {}
+  for _, marker in ipairs(format.markers) do
+    for _, key in ipairs { "open", "close", "header", "inner" } do
+      local mark = marker[key]
+      if mark and not seen[mark] then seen[mark], out[#out + 1] = true, mark end
+    end
+  end
+  return out
+end
+
 --- Does a rendered prompt end inside the reasoning, as templates do that open it for the model?
 ---@param format table
 ---@param prompt string   its last lines are enough

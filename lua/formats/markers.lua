@@ -93,7 +93,7 @@ M.PYTHON_TAG = { open = "<|python_tag|>", kind = "call", body = "json", close = 
 
 -- Mistral --------------------------------------------------------------------------------------------
 --- [TOOL_CALLS] with a JSON list, or with NAME[ARGS]{...} or NAME[CALL_ID]ID[ARGS]{...}.
-M.TOOL_CALLS = { open = "[TOOL_CALLS]", kind = "call", body = "json", header = "[ARGS]" }
+M.TOOL_CALLS = { open = "[TOOL_CALLS]", kind = "call", body = "json", header = "[ARGS]", inner = "[CALL_ID]" }
 
 -- DeepSeek -------------------------------------------------------------------------------------------
 -- NAME<sep>{...} (V3.1), or function<sep>NAME and fenced JSON (V3, R1).
@@ -112,7 +112,7 @@ local function read_deepseek(ctx, s)
   return call and { call }
 end
 M.DEEPSEEK_CALL = { open = "<｜tool▁call▁begin｜>", kind = "call", body = "until", close = "<｜tool▁call▁end｜>",
-  read = read_deepseek, open_ended = true }
+  read = read_deepseek, open_ended = true, inner = "<｜tool▁sep｜>" }
 M.DEEPSEEK_BEGIN = { open = "<｜tool▁calls▁begin｜>", kind = "drop" }
 M.DEEPSEEK_END = { open = "<｜tool▁calls▁end｜>", kind = "drop" }
 

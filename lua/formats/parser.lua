@@ -11,6 +11,8 @@
 ---         text up to `close`, or with open_ended the end of the message; read(ctx, text) gives calls
 ---   { open, kind = "drop" }                   a mark that means nothing by itself
 ---
+--- `inner` names a mark that a body may hold, since the model may have a token for it.
+---
 --- `guess = true` on a JSON marker: what follows may as well be an answer, so it must look like a
 --- call of a known tool, else it is text. `bare = true` on the format: the same for JSON that opens
 --- the message. No mark may begin another.
@@ -232,7 +234,14 @@ STATE["until"] = function(self)
   return true
 end
 
--- The JSON value is whole, or stopped at a stray character: read it.
+-- Small models forget closing braces. Is it sure that only those are missing? By the mark that follows, or
+-- at the end of the message by the arguments being whole.
+local function lacks_braces(scanner, marker, text)
+  if scanner.stray then return not marker.guess or scanner.depth == 1 end
+  return scanner.depth == 1 and not scanner.in_string and find(text, "}%s*$") ~= nil
+end
+
+-- The JSON value is whole, or stopped at a stray character or the end of the message: read it.
 function Parser:finish_json(is_whole)
   local marker, scanner = self.marker, self.scanner
   local text = table.concat(self.body)
@@ -243,10 +252,7 @@ function Parser:finish_json(is_whole)
     return call and { call }
   end
   local list = is_whole and read(text)
-  if not list and scanner.stray and not marker.guess then
-    -- Small models forget closing braces; the mark that follows shows that the call was complete.
-    list = read(text .. ("}"):rep(scanner.depth))
-  end
+  if not list and lacks_braces(scanner, marker, text) then list = read(text .. ("}"):rep(scanner.depth)) end
   if list then
     self:emit_calls(list)
     self.state = "more"
@@ -308,10 +314,7 @@ function STATE.json(self)
   end
   self.body[#self.body + 1] = s
   self.pending = ""
-  if self.is_final then
-    self:emit_unparsed(self.marker, (self.header and self.header.text or "") .. table.concat(self.body))
-    self.state = "text"
-  end
+  if self.is_final then self:finish_json(false) end
   return false
 end
 

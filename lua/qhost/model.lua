@@ -36,7 +36,7 @@ function M.new(what)
   if type(name) ~= "string" then error("qh.model takes a name or {name = ...}", 2) end
   local handle = core.model(name)
   local meta = handle:meta()
-  local self = setmetatable({ name = name, handle = handle, meta = meta, ctx = meta.n_ctx }, Model)
+  local self = setmetatable({ name = name, handle = handle, meta = meta, ctx = meta.n_ctx, shown = {} }, Model)
   if type(what) == "table" and what.template then self.own_template = what.template end
   return self
 end
@@ -164,6 +164,19 @@ local function joined(a, b)
   return table.move(b, 1, #b, #out + 1, out)
 end
 
+-- Marks of the format that are single control tokens of this model: they must stand in the text. Yields.
+local function shown_ids(self, format)
+  local cache = self.shown
+  if cache[format] then return cache[format] end
+  local ids = {}
+  for _, mark in ipairs(formats.marks(format)) do
+    local found = self.handle:encode(mark, { parse_special = true })
+    if found and #found == 1 then ids[#ids + 1] = found[1] end
+  end
+  cache[format] = ids
+  return ids
+end
+
 -- The end of a prompt as far as the template wrote it.
 local function tail_of(segments)
   local tail = ""
@@ -187,7 +200,7 @@ local function prompt_of(self, o)
   local ids, refused = self.handle:encode_segments(segments, { add_special = false })
   if not ids then return nil, refused end
   local format = self:format()
-  return ids, { format = format, tools = conv.tools, is_parallel = o.parallel_tool_calls ~= false,
+  return ids, { format = format, shown = shown_ids(self, format), tools = conv.tools, is_parallel = o.parallel_tool_calls ~= false,
     in_reasoning = formats.opens_reasoning(format, tail_of(segments)) }
 end
 
@@ -209,6 +222,7 @@ function Model:submit(o)
   local ids, reading = prompt_of(self, o)
   if not ids then return nil, reading, "EINVAL" end
   local spec = spec_of(ids, o)
+  spec.shown_ids = reading and reading.shown
   local own = self.own_template and self.own_template.stop
   if own and not o.raw then spec.stop = joined(spec.stop or {}, own) end
   local gen, message, status = self.handle:submit(spec)

@@ -232,3 +232,24 @@ def test_a_model_with_other_settings_has_its_own_name(client):
     assert r.choices[0].message.content == "Hel" and r.choices[0].finish_reason == "length"
     r = client.chat.completions.create(model="with", messages=[{"role": "user", "content": "Hello."}], max_tokens=5)
     assert r.choices[0].message.content == "Hello"
+
+
+MARKS_APP = r'''
+local qh = require "qhost"
+local m, app = qh.model "m", qh.app()
+local function template(parse)
+  return qh.template { parse = parse, render = function(out, conv) out:text(conv.messages[1].content) end }
+end
+local MARKS = { thinks = template { { open = "<|im_start|>", kind = "reasoning", close = "<|im_end|>" } }, plain = template "plain" }
+app:post("/:marks", function(req, res)
+  local r = m:with { template = MARKS[req.params.marks] }:chat { prompt = "x", max_tokens = 3, logit_bias = { [1] = 1000 } }
+  return res:json { text = r.text, reasoning = r.reasoning }
+end)
+return app
+'''
+
+
+def test_marks_that_are_control_tokens_reach_the_parser(serve, smollm):
+    server = serve(MARKS_APP, "--model", f"m={smollm}")
+    assert json.loads(post(server, "/thinks", "")) == {"text": "", "reasoning": "<|im_start|><|im_start|>"}
+    assert json.loads(post(server, "/plain", "")) == {"text": ""}

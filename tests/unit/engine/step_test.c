@@ -131,7 +131,7 @@ TEST(a_generation_out_of_range_is_refused_by_its_field)
         {"empty", QH_EINVAL},          {"prompt[1]", QH_EINVAL},  {"context", QH_ECONTEXT},
         {"n is", QH_EINVAL},           {"max_tokens", QH_EINVAL}, {"min_tokens", QH_EINVAL},
         {"top_logprobs", QH_EINVAL},   {"stop[0]", QH_EINVAL},    {"UTF-8", QH_EINVAL},
-        {"stop_tokens[0]", QH_EINVAL}, {"temperature", QH_EINVAL}};
+        {"stop_tokens[0]", QH_EINVAL}, {"temperature", QH_EINVAL}, {"shown_tokens[0]", QH_EINVAL}};
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
         qh_gen *g = a_gen(i == 2 ? 100 : 5, 10);
         qh_err err = {0};
@@ -148,6 +148,9 @@ TEST(a_generation_out_of_range_is_refused_by_its_field)
         if (i == 5) g->min_tokens = 11;
         if (i == 6) g->top_logprobs = 21;
         if (i == 10) g->sampling.temperature = -1;
+        g->shown_tokens = qh_alloc0(sizeof(qh_token));
+        g->shown_tokens[0] = i == 11 ? -1 : 1;
+        g->n_shown_tokens = 1;
         CHECK_STATUS(qh_gen_check(g, &lim, &err), cases[i].st);
         if (!strstr(err.msg, cases[i].word)) print_error("case %d: %s\n", i, err.msg);
         CHECK(strstr(err.msg, cases[i].word));
@@ -423,6 +426,31 @@ TEST(min_tokens_bans_stop_tokens_until_then)
     int n = n_tokens_of(&f, 1, 0);
     CHECK(n > 50 && n < 60);
     close_core(&f);
+}
+
+TEST(a_control_token_stands_in_the_text_only_when_it_is_asked_for)
+{
+    for (int is_shown = 0; is_shown <= 1; is_shown++) {
+        fixture f;
+        open_core(&f, ROOMY, (qh_engine_config){0});
+        qh_gen *g = a_gen(5, 2);
+        g->ignore_eos = true;
+        g->sampling.bias = qh_alloc0(sizeof *g->sampling.bias);
+        g->sampling.bias[0] = (qh_logit_bias){N_VOCAB - 1, 1000};       /* <|end|>, a control token */
+        g->sampling.n_bias = 1;
+        if (is_shown) {
+            g->shown_tokens = qh_alloc0(sizeof(qh_token));
+            g->shown_tokens[0] = N_VOCAB - 1;
+            g->n_shown_tokens = 1;
+        }
+        qh_core_submit(f.core, 1, g, NULL, f.clock.t_us);
+        run(&f, 20);
+        qh_str text = {0};
+        for (int i = 0; i < f.n_events; i++) qh_str_append(&text, f.events[i].text, f.events[i].text_len);
+        CHECK_STR(qh_str_z(&text), is_shown ? "<|end|><|end|>" : "");
+        qh_str_deinit(&text);
+        close_core(&f);
+    }
 }
 
 TEST(banning_every_token_fails_the_request_and_says_why)

@@ -149,4 +149,22 @@ TEST(the_space_that_encoding_adds_is_dropped_at_the_start_and_after_specials)
     }
     qh_vocab_free(v);
 }
+
+TEST(control_tokens_that_are_listed_give_their_name)
+{
+    qh_vocab *v = byte_vocab();
+    const qh_token ids[] = {'a', CONTROL, 'b'}, listed[] = {TOOL, CONTROL};
+    for (int n_shown = 0; n_shown <= 2; n_shown++) {
+        qh_detok d;
+        qh_str out = {0};
+        qh_detok_init(&d, v, false);
+        d.shown = listed;
+        d.n_shown = n_shown;
+        for (int k = 0; k < 3; k++) qh_detok_push(&d, ids[k], &out);
+        qh_detok_finish(&d, &out);
+        CHECK_STR(qh_str_z(&out), n_shown == 2 ? "a<s>b" : "ab");
+        qh_str_deinit(&out);
+    }
+    qh_vocab_free(v);
+}
 TEST_MAIN()
