@@ -46,6 +46,16 @@ static int traceback(lua_State *L)
     return 1;
 }
 
+/* place() -> "app.lua:12", the line of the app that is at work */
+static int place(lua_State *L)
+{
+    size_t len;
+    qh_push_app_line(L);
+    const char *s = lua_tolstring(L, -1, &len);
+    lua_pushlstring(L, s, len > 2 ? len - 2 : 0);
+    return 1;
+}
+
 typedef struct {
     qh_scoped scoped;
     qh_timer *timer;
@@ -99,6 +109,7 @@ void qh_bind_system(lua_State *L)
                                          {"mono", mono},
                                          {"random", random_bits},
                                          {"traceback", traceback},
+                                         {"place", place},
                                          {"sleep", sleep_for},
                                          {NULL, NULL}};
     luaL_newlib(L, FUNCTIONS);

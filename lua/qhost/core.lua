@@ -16,7 +16,8 @@ return {
   json = json,
   log = c.log.write,
   env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
-  random = c.system.random, traceback = c.system.traceback, is_dev = c.is_dev,
+  random = c.system.random, traceback = c.system.traceback, place = c.system.place, is_dev = c.is_dev,
+  background = c.background and c.background.start,
   group = c.tasks.group, channel = c.channel.new,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }

@@ -37,4 +37,6 @@ return {
   race = tasks.race,
   timeout = tasks.timeout,
   channel = core.channel,
+  background = tasks.background,
+  every = tasks.every,
 }

@@ -38,7 +38,9 @@ local qh = {}
 function qh.app() end
 
 ---@alias qhost.Handler fun(req: qhost.Request, res: qhost.Response): any
----@alias qhost.RouteOptions { max_body?: integer }  max_body: bytes of a body that req:text and req:json read; default 32 MiB
+--- max_body: bytes of a body that req:text and req:json read; default 32 MiB. on_disconnect: when the
+--- client leaves, "cancel" all that the request started (the default), or let the handler "finish".
+---@alias qhost.RouteOptions { max_body?: integer, on_disconnect?: "cancel"|"finish" }
 
 ---@class qhost.App
 local App = {}
@@ -158,6 +160,11 @@ function Request:json(schema) end
 --- The token of "Authorization: Bearer TOKEN".
 ---@return string?
 function Request:bearer() end
+
+--- Call fn() when the client leaves before it has its reply: in a background task, since what belongs
+--- to the request is cancelled then.
+---@param fn fun()
+function Request:on_abort(fn) end
 
 --- Add key=value to the access-log line of this request.
 ---@param key string  a word of at most 40 characters
@@ -672,6 +679,21 @@ function qh.race(fns) end
 ---@param fn function
 ---@return any ...
 function qh.timeout(seconds, fn, ...) end
+
+--- Run fn once beside all requests: when this generation of the app begins to serve, or at once from a
+--- request, which it outlives. When a reload replaces the generation, what its load started is cancelled;
+--- what a request started has 10 seconds more. An error is logged.
+---@param name string  false comes back when one of that name is at work
+---@param fn fun()
+---@return boolean started
+function qh.background(name, fn) end
+
+--- Run fn every so many seconds while this generation serves; only while an app loads. A run that fails
+--- is logged, the next one begins a period after its end.
+---@param seconds number
+---@param fn fun()
+---@param opts? {name?: string}
+function qh.every(seconds, fn, opts) end
 
 ---@class qhost.Channel  a bounded queue between tasks; `for v in channel do` receives until it is closed
 local Channel = {}
