@@ -25,6 +25,13 @@ static int wall(lua_State *L)
     return 1;
 }
 
+/* local_wall() -> the same in the time zone of this machine */
+static int local_wall(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)qh_local_wall_us() / 1e6);
+    return 1;
+}
+
 /* mono() -> seconds of a clock that never jumps */
 static int mono(lua_State *L)
 {
@@ -106,6 +113,7 @@ void qh_bind_system(lua_State *L)
 {
     static const luaL_Reg FUNCTIONS[] = {{"env", env},
                                          {"wall", wall},
+                                         {"local_wall", local_wall},
                                          {"mono", mono},
                                          {"random", random_bits},
                                          {"traceback", traceback},

@@ -15,7 +15,8 @@ end
 return {
   json = json,
   log = c.log.write,
-  env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
+  env = c.system.env, wall = c.system.wall, local_wall = c.system.local_wall,
+  clock = c.system.mono, sleep = c.system.sleep,
   random = c.system.random, traceback = c.system.traceback, place = c.system.place, is_dev = c.is_dev,
   background = c.background and c.background.start,
   group = c.tasks.group, channel = c.channel.new,
