@@ -30,7 +30,7 @@ struct qh_generation {
     const qh_vocab *vocab;
     qh_job_id id;
     qh_waiters readers;
-    bool wants_tokens;          /* logprobs were asked for */
+    bool wants_tokens;          /* they or their logprobs were asked for */
     bool is_paused, is_timed_out;
     int n_left;                 /* choices that have not told their end */
     queued *first, **tail;
@@ -90,7 +90,7 @@ qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, q
 {
     qh_lua *lua = qh_app_of(L)->lua;
     box *b = lua_touserdata(L, index);
-    bool wants_tokens = gen->logprobs || gen->prompt_logprobs;
+    bool wants_tokens = gen->logprobs || gen->prompt_logprobs || gen->wants_tokens;
     int n_choices = gen->n_choices;
     qh_job_id id;
     qh_status st = m->engine ? qh_engine_submit(m->engine, gen, &id, err)

@@ -41,6 +41,7 @@ static const struct {
     GEN("logprobs", BOOL, logprobs),
     GEN("top_logprobs", INT, top_logprobs),
     GEN("prompt_logprobs", BOOL, prompt_logprobs),
+    GEN("tokens", BOOL, wants_tokens),
     GEN("priority", INT, priority),
 };
 #undef GEN

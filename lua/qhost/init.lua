@@ -1,5 +1,6 @@
 --- qhost: the script API. `local qh = require "qhost"`.
 local core = require "qhost.core"
+local agent = require "qhost.agent"
 local app = require "qhost.app"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
@@ -7,6 +8,7 @@ local sampler = require "qhost.sampler"
 local schema = require "qhost.schema"
 local tasks = require "qhost.tasks"
 local template = require "qhost.template"
+local tool = require "qhost.tool"
 local url = require "qhost.url"
 
 local log = {}
@@ -22,6 +24,8 @@ return {
   sampler = sampler.new,
   schema = schema,
   template = setmetatable({ jinja = template.jinja }, { __call = function(_, def) return template.new(def) end }),
+  tool = tool.new,
+  agent = agent.new,
   abort = errors.abort,
   json = core.json,
   url = { encode = url.encode, decode = url.decode, decode_query = url.decode_query },

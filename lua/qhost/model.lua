@@ -21,7 +21,7 @@ local ENGINE_FIELDS = {
   "temperature", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold", "repeat_penalty",
   "presence_penalty", "frequency_penalty", "penalty_window", "dry_multiplier", "dry_base", "dry_allowed_length",
   "dry_window", "dry_breakers", "logit_bias", "seed", "n", "max_tokens", "min_tokens", "ignore_eos", "stop",
-  "keep_stop", "stop_ids", "logprobs", "top_logprobs", "prompt_logprobs", "priority", "timeout", "cache_salt",
+  "keep_stop", "stop_ids", "logprobs", "top_logprobs", "prompt_logprobs", "tokens", "priority", "timeout", "cache_salt",
 }
 local OTHER_FIELDS = { messages = true, prompt = true, system = true, tools = true, parallel_tool_calls = true,
   sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true }
@@ -187,10 +187,21 @@ local function tail_of(segments)
   return tail
 end
 
+local function reading_of(self, o, tools, segments)
+  local format = self:format()
+  return { format = format, shown = shown_ids(self, format), tools = tools, is_parallel = o.parallel_tool_calls ~= false,
+    in_reasoning = formats.opens_reasoning(format, tail_of(segments)) }
+end
+
 -- The prompt's ids, and how the answer is to be read; or nil and why.
 local function prompt_of(self, o)
   if o.ids then return o.ids end
   if o.raw then return self.handle:encode(o.prompt, { add_special = true, parse_special = true }) end
+  if o.transcript then
+    local ids, segments = o.transcript:prompt(o.template_vars)
+    if not ids then return nil, segments end
+    return ids, reading_of(self, o, conversation.tools(o.tools), segments)
+  end
   local t, why = self:template()
   if not t then return nil, why end
   local conv, message = conversation_of(self, o)
@@ -199,9 +210,7 @@ local function prompt_of(self, o)
   if not segments then return nil, failed end
   local ids, refused = self.handle:encode_segments(segments, { add_special = false })
   if not ids then return nil, refused end
-  local format = self:format()
-  return ids, { format = format, shown = shown_ids(self, format), tools = conv.tools, is_parallel = o.parallel_tool_calls ~= false,
-    in_reasoning = formats.opens_reasoning(format, tail_of(segments)) }
+  return ids, reading_of(self, o, conv.tools, segments)
 end
 
 local function check_fields(o, what)

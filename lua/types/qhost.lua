@@ -229,8 +229,8 @@ function Response:finish() end
 
 --- Send what a model streams (waits). "auto", the default, goes by the Accept header: "openai" for
 --- text/event-stream, "ndjson" for application/x-ndjson, else "text".
----@param source qhost.Stream|fun(): qhost.Event?
----@param opts? { as?: "auto"|"text"|"ndjson"|"openai" }
+---@param source qhost.Stream|qhost.Run|fun(): qhost.Event?
+---@param opts? { as?: "auto"|"text"|"ndjson"|"openai", usage?: boolean }  usage: with "openai", a chunk of it at the end
 ---@return qhost.Response
 function Response:stream(source, opts) end
 
@@ -286,6 +286,7 @@ local Model = {}
 ---@field logprobs? boolean  tokens with their log-probabilities
 ---@field top_logprobs? integer  and that many alternatives, up to 20
 ---@field prompt_logprobs? boolean  of the prompt's tokens too
+---@field tokens? boolean  the tokens of the answer, without log-probabilities
 ---@field priority? integer  larger is sooner
 ---@field timeout? number  seconds
 ---@field cache_salt? string  prompts share cached work only among equal salts
@@ -592,6 +593,113 @@ function qh.schema.of(v) end
 ---@param v any
 ---@return boolean
 function qh.schema.is(v) end
+
+-- Tools and agents -----------------------------------------------------------------------------------
+
+---@class qhost.ToolContext  what a tool knows of its call
+---@field user any  as given to agent:run
+---@field request? qhost.Request  as given to agent:run
+---@field id string  of the call
+local ToolContext = {}
+
+--- End the call: the model reads the message, and may do better. Never returns.
+---@param message string
+function ToolContext:fail(message) end
+
+---@class qhost.ToolDef
+---@field name string  letters, digits, "_" and "-"
+---@field description? string  for the model: what it does, when to use it
+---@field input? qhost.Schema  of the arguments, an object; none without it
+---@field output? qhost.Schema  of the result
+---@field run fun(args: table, ctx: qhost.ToolContext): any, string?  may wait
+---@field timeout? number  seconds; 30
+---@field approve? "auto"|fun(args: table, ctx: qhost.ToolContext): boolean?, string?  whether a call may run, and why not
+---@field pure? boolean  the same arguments give the same result: asked once in a run
+---@field max_result? integer  bytes of the result that the model reads; 16384
+
+---@class qhost.Tool
+---@field name string
+---@field spec table  as the OpenAI API has it; so a tool can be given to model:chat too
+local Tool = {}
+
+--- A function that models may call. `run` gets arguments that fit `input`, with its defaults, and returns a text
+--- or a value that becomes JSON, keys sorted; or nil and a message. Whatever goes wrong is a text that the model
+--- reads, never an error of the request: arguments that do not fit, time that is over, an error in `run` (in the
+--- log with its traceback; the model is told no more than that it failed, but with --dev).
+---
+---     local weather = qh.tool { name = "weather", description = "Current weather for a city", timeout = 5,
+---       input = qh.schema.object { { "city", qh.schema.string "City name" } },
+---       run = function(args, ctx)
+---         if not known[args.city] then ctx:fail("no such city") end
+---         return { temp = known[args.city] }
+---       end }
+---@param def qhost.ToolDef
+---@return qhost.Tool
+function qh.tool(def) end
+
+---@class qhost.StepInfo
+---@field step integer
+---@field text string
+---@field calls { id: string, name: string, raw: string, outcome: { text: string, is_error?: boolean } }[]
+---@field messages qhost.Message[]
+---@field usage table  of this step
+---@field total table  of all
+---@field user any
+
+---@class qhost.AgentDef
+---@field model qhost.Model
+---@field name? string
+---@field tools? qhost.Tool[]
+---@field system? string
+---@field max_steps? integer  turns of the model; 8
+---@field max_calls? integer  calls of tools; 32
+---@field max_tokens? integer  written by the model in all steps together
+---@field timeout? number  seconds of a run
+---@field on_step? fun(step: qhost.StepInfo): "stop"?, string?  after each step; "stop" ends the run, with a reason
+
+---@class qhost.Agent
+---@field name string
+---@field model qhost.Model
+local Agent = {}
+
+--- A model that calls tools until it has an answer. The calls of a turn run side by side, eight at a time. What
+--- the model has read or written in one step is not computed again in the next. How it samples: model:with.
+---@param def qhost.AgentDef
+---@return qhost.Agent
+function qh.agent(def) end
+
+--- Start a run: for ev in run do, res:stream(run, ...) or run:result() (waits). It works while somebody reads.
+---
+---     local run <close> = agent:run { messages = req:json().messages, user = req.user }
+---     return res:stream(run, { as = "openai" })
+---@param o { messages?: qhost.Message[], prompt?: string, user?: any, request?: qhost.Request }
+---@return qhost.Run
+function Agent:run(o) end
+
+---@class qhost.RunEvent
+---@field type "text"|"reasoning"|"tool_call"|"tool_result"|"step"|"usage"|"done"
+---@field text? string  text, reasoning; of a tool_result what the model reads
+---@field id? string  tool_call, tool_result
+---@field name? string  tool_call, tool_result
+---@field arguments? string  tool_call: JSON text
+---@field index? integer  tool_call: counted through the run
+---@field is_error? boolean  tool_result
+---@field seconds? number  tool_result
+---@field step? integer  step
+---@field usage? { prompt: integer, cached: integer, completion: integer }  step: its own; usage: of all steps
+---@field finish? string  step; done: "stop", "length", "max_steps", "max_calls", "max_tokens", "timeout", "context_length", or what on_step said
+
+---@class qhost.Run
+---@field model qhost.Model
+---@overload fun(): qhost.RunEvent?
+local Run = {}
+
+--- Read the run to its end (waits).
+---@return { text: string, reasoning?: string, finish: string, steps: integer, calls: integer, usage: table, messages: qhost.Message[] }
+function Run:result() end
+
+--- Give up what it does. `local run <close>` does so too.
+function Run:close() end
 
 -- JSON -----------------------------------------------------------------------------------------------
 
