@@ -32,6 +32,8 @@ void qh_bind_base(lua_State *L)
     qh_bind_json(L);
     qh_bind_log(L);
     qh_bind_system(L);
+    qh_bind_re(L);
+    qh_bind_crypto(L);
     qh_bind_tasks(L);
     qh_bind_channel(L);
 }

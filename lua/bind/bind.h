@@ -10,6 +10,8 @@ void qh_bind_log(lua_State *L);         /* c.log */
 void qh_bind_system(lua_State *L);      /* c.system: environment, clocks, sleep, random bits */
 void qh_bind_tasks(lua_State *L);       /* c.tasks: groups of tasks */
 void qh_bind_channel(lua_State *L);     /* c.channel: new */
+void qh_bind_re(lua_State *L);          /* c.re */
+void qh_bind_crypto(lua_State *L);      /* c.crypto: digests, encodings, random bytes */
 void qh_bind_base(lua_State *L);        /* all that need no host; what a bare VM has */
 
 void qh_bind_exchange(lua_State *L);    /* the metatable of exchanges */

@@ -13,7 +13,7 @@ function json.encode(value, opts)
 end
 
 return {
-  json = json,
+  json = json, re = c.re, crypto = c.crypto,
   log = c.log.write,
   env = c.system.env, wall = c.system.wall, local_wall = c.system.local_wall,
   clock = c.system.mono, sleep = c.system.sleep,

@@ -2,13 +2,16 @@
 local core = require "qhost.core"
 local agent = require "qhost.agent"
 local app = require "qhost.app"
+local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
+local re = require "qhost.re"
 local sampler = require "qhost.sampler"
 local schema = require "qhost.schema"
 local tasks = require "qhost.tasks"
 local template = require "qhost.template"
 local tool = require "qhost.tool"
+local time = require "qhost.time"
 local url = require "qhost.url"
 
 local log = {}
@@ -28,11 +31,14 @@ return {
   agent = agent.new,
   abort = errors.abort,
   json = core.json,
-  url = { encode = url.encode, decode = url.decode, decode_query = url.decode_query },
+  url = url,
   log = log,
   env = core.env,
-  time = core.wall,
-  clock = core.clock,
+  re = { match = re.match, find = re.find, test = re.test, gmatch = re.gmatch, gsub = re.gsub, split = re.split,
+    escape = re.escape },
+  crypto = crypto,
+  time = setmetatable(time, { __call = function() return time.now() end }),
+  clock = time.monotonic,
   sleep = core.sleep,
   spawn = tasks.spawn,
   map = tasks.map,

@@ -494,8 +494,9 @@ function Out:json(value) end
 ---@class qhost.Schema
 qh.schema = {}
 
---- A text. min and max count characters; format is one of date, time, date-time, email, uri, uuid.
----@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, format?: string, default?: string }
+--- A text. min and max count characters; pattern is a regular expression that must match somewhere in it; format is
+--- one of date, time, date-time, email, uri, uuid.
+---@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, pattern?: string, format?: string, default?: string }
 ---@return qhost.Schema
 function qh.schema.string(opts) end
 
@@ -833,6 +834,27 @@ function Channel:len() end
 
 qh.url = {}
 
+---@class qhost.Url
+---@field scheme? string  in lower case
+---@field user? string  decoded, as password is
+---@field password? string
+---@field host? string  in lower case; an IPv6 address without its brackets
+---@field port? integer
+---@field path string  as it stands, encoded; "" when there is none
+---@field query? string  as it stands, without "?"
+---@field fragment? string  as it stands, without "#"
+
+--- Take a URL apart; a relative one has no scheme or no host. nil and a message when it is none.
+---@param text string
+---@return qhost.Url?
+---@return string? message
+function qh.url.parse(text) end
+
+--- Put a URL together: qh.url.build { scheme = "http", host = "h", path = "/a", query = { q = "x y" } }.
+---@param parts table  as parse gives them; query may be a table
+---@return string
+function qh.url.build(parts) end
+
 --- Encode all but unreserved characters as %XX.
 ---@param s string
 ---@return string
@@ -843,10 +865,145 @@ function qh.url.encode(s) end
 ---@return string
 function qh.url.decode(s) end
 
+--- A table as "a=1&b=x%20y", names sorted; a list gives its name several times.
+---@param t table<string, string|number|boolean|table>
+---@return string
+function qh.url.query(t) end
+
 --- "a=1&b=x+y" as a table; of a repeated name the last.
 ---@param query string
 ---@return table<string, string>
 function qh.url.decode_query(query) end
+
+--- Regular expressions as Perl has them (PCRE2, UTF-8; offsets are bytes). Flags, any of: i ignore case, m ^ and $ at
+--- lines, s "." is a newline too, x free spacing, a anchored where the search starts, u \w \d \s \b by Unicode,
+--- e as ECMAScript reads them. One that backtracks too much, or takes more than 25 ms, is an error.
+qh.re = {}
+
+--- The first match: [0] all of it, [1] and on the groups, named ones by name too; a group that took no part is false.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@param init? integer  where to start
+---@return table<integer|string, string|false>?
+function qh.re.match(s, pattern, flags, init) end
+
+--- Where the first match is, as string.find has it.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@param init? integer
+---@return integer? from
+---@return integer? to
+function qh.re.find(s, pattern, flags, init) end
+
+--- Whether there is a match.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@return boolean
+function qh.re.test(s, pattern, flags) end
+
+--- All matches: for m in qh.re.gmatch(text, [[\w+]]) do
+---@param s string
+---@param pattern string
+---@param flags? string
+---@return fun(): table<integer|string, string|false>?
+function qh.re.gmatch(s, pattern, flags) end
+
+--- Replace all matches. A string may hold $0, $1, ${name} and $$; a function gets the match, a table is looked up by
+--- the first group, or by the whole; what these give as nil or false stays as it was.
+---@param s string
+---@param pattern string
+---@param repl string|table|fun(m: table): string|false|nil
+---@param flags? string
+---@param max? integer  replacements at most
+---@return string
+---@return integer n
+function qh.re.gsub(s, pattern, repl, flags, max) end
+
+--- The pieces between matches.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@param max? integer  pieces at most
+---@return string[]
+function qh.re.split(s, pattern, flags, max) end
+
+--- A pattern that matches this text and nothing else.
+---@param text string
+---@return string
+function qh.re.escape(text) end
+
+qh.crypto = {}
+
+---@alias qhost.Form "hex"|"base64"|"base64url"|"raw"
+
+--- SHA-256 of a text.
+---@param data string
+---@param form? qhost.Form  default "hex"
+---@return string
+function qh.crypto.sha256(data, form) end
+
+--- HMAC-SHA-256 of a text under a key.
+---@param key string
+---@param data string
+---@param form? qhost.Form  default "hex"
+---@return string
+function qh.crypto.hmac_sha256(key, data, form) end
+
+--- Bytes nobody can guess, at most 1 MiB.
+---@param n integer
+---@param form? qhost.Form  default "raw"
+---@return string
+function qh.crypto.random_bytes(n, form) end
+
+--- Whether two texts are equal, without telling by the time where they differ: for keys and signatures.
+---@param a string
+---@param b string
+---@return boolean
+function qh.crypto.equal(a, b) end
+
+--- A random UUID (version 4).
+---@return string
+function qh.crypto.uuid() end
+
+--- A UUID that begins with the time (version 7): later ones sort after earlier ones.
+---@return string
+function qh.crypto.uuid7() end
+
+--- Bytes as base64, padded; at most 8 MiB.
+---@param data string
+---@return string
+function qh.crypto.base64.encode(data) end
+
+--- Base64 as bytes, with or without padding. nil and a message when it is none.
+---@param text string
+---@return string?
+---@return string? message
+function qh.crypto.base64.decode(text) end
+
+--- Bytes as base64 with "-" and "_", without padding.
+---@param data string
+---@return string
+function qh.crypto.base64url.encode(data) end
+
+--- That as bytes. nil and a message when it is none.
+---@param text string
+---@return string?
+---@return string? message
+function qh.crypto.base64url.decode(text) end
+
+--- Bytes as hexadecimal digits, in lower case.
+---@param data string
+---@return string
+function qh.crypto.hex.encode(data) end
+
+--- Hexadecimal digits as bytes. nil and a message when they are none.
+---@param text string
+---@return string?
+---@return string? message
+function qh.crypto.hex.decode(text) end
 
 qh.log = {}
 
@@ -876,11 +1033,38 @@ function qh.log.error(event, fields) end
 ---@return string?
 function qh.env(name, default) end
 
---- Seconds since 1970, with a fraction.
+--- Seconds since 1970, with a fraction; the same as qh.time.now().
 ---@return number
 function qh.time() end
 
---- Seconds of a clock that never jumps.
+--- Seconds since 1970, with a fraction.
+---@return number
+function qh.time.now() end
+
+--- A time as text in UTC: "2024-02-29T10:00:00Z"; digits of the second's fraction are cut, not rounded.
+---@param t? number  default now
+---@param digits? integer  0..6; default 0
+---@return string
+function qh.time.iso(t, digits) end
+
+--- A time in UTC in the form that os.date knows: qh.time.format "%H:%M".
+---@param form string
+---@param t? number  default now
+---@return string
+function qh.time.format(form, t) end
+
+--- The time of a text such as "2024-02-29T10:00:00.5+02:00" (RFC 3339) or "2024-02-29". nil and a message for
+--- anything else.
+---@param text string
+---@return number? seconds
+---@return string? message
+function qh.time.parse(text) end
+
+--- Seconds of a clock that never jumps: for durations.
+---@return number
+function qh.time.monotonic() end
+
+--- The same as qh.time.monotonic().
 ---@return number
 function qh.clock() end
 
