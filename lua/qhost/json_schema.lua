@@ -574,17 +574,22 @@ function Compiler:compile(schema, at)
   return self.done[schema]
 end
 
---- A copy of the schema in which lists are marked as such; collects anchors.
-local function own_copy(c, v, depth)
+--- A copy of the schema in which lists are marked as such; collects the anchors of the root's own resource, not
+--- those of a schema inside that has an $id.
+local function own_copy(c, v, depth, is_foreign)
   if type(v) ~= "table" then return v end
   expect(depth < 100, "", "it is nested deeper than 100, or within itself")
+  is_foreign = is_foreign or depth > 0 and type(v["$id"]) == "string"
   local copy = {}
-  for k, item in pairs(v) do copy[k] = own_copy(c, item, depth + 1) end
+  for k, item in pairs(v) do copy[k] = own_copy(c, item, depth + 1, is_foreign) end
   for _, key in ipairs(LIST_KEYWORDS) do
     if type(copy[key]) == "table" and next(copy[key]) == nil then core.json.array(copy[key]) end
   end
   local anchor = copy["$anchor"] or copy["$dynamicAnchor"]
-  if type(anchor) == "string" then c.anchors[anchor] = copy end
+  if type(anchor) == "string" and not is_foreign then
+    expect(not c.anchors[anchor], "", "it has the anchor '%s' twice", anchor)
+    c.anchors[anchor] = copy
+  end
   return setmetatable(copy, getmetatable(v))
 end
 
@@ -595,7 +600,7 @@ end
 function M.compile(schema)
   local c = setmetatable({ done = {}, later = {}, anchors = {}, n = 0 }, Compiler)
   local ok, result = pcall(function()
-    c.root = own_copy(c, schema, 0)
+    c.root = own_copy(c, schema, 0, false)
     local check = c:compile(c.root, "")
     local i = 1
     while c.later[i] do
