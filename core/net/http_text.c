@@ -35,27 +35,6 @@ const char *qh_http_reason(int http_status)
     return "";
 }
 
-void qh_sse_append(qh_str *out, const char *name, const char *data, size_t len_bytes)
-{
-    if (name) {
-        qh_str_append_z(out, "event: ");
-        qh_str_append_z(out, name);
-        qh_str_append_c(out, '\n');
-    }
-    /* CR, LF and CRLF all end a line in the format, so each must begin a data line of its own. */
-    const char *end = data + len_bytes;
-    for (const char *line = data;;) {
-        const char *stop = line;
-        while (stop < end && *stop != '\n' && *stop != '\r') stop++;
-        qh_str_append_z(out, "data: ");
-        qh_str_append(out, line, (size_t)(stop - line));
-        qh_str_append_c(out, '\n');
-        if (stop == end) break;
-        line = stop + (*stop == '\r' && stop + 1 < end && stop[1] == '\n' ? 2 : 1);
-    }
-    qh_str_append_c(out, '\n');
-}
-
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';

@@ -1,4 +1,4 @@
-/* http_text.h - small text forms around HTTP: reasons, dates, percent-encoding, server-sent events.
+/* http_text.h - small text forms around HTTP: reasons, dates, percent-encoding.
  *
  * Thread: any. */
 #pragma once
@@ -6,10 +6,6 @@
 #include "base/str.h"
 
 const char *qh_http_reason(int http_status);    /* "Not Found"; "" when unknown */
-
-/* Append one server-sent event; name NULL: none. A line break in data starts another data line.
- * HTML Living Standard, section 9.2. */
-void qh_sse_append(qh_str *out, const char *name, const char *data, size_t len_bytes);
 
 /* Append s with %XX decoded; is_form: also '+' as space. QH_EFORMAT: a bad escape; out is then as
  * before. RFC 3986 section 2.1. */

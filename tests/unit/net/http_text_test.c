@@ -2,20 +2,6 @@
 #include "net/http_text.h"
 #include "net/sha256.h"
 
-TEST(sse_splits_lines_and_names_events)
-{
-    qh_str s = {0};
-    qh_sse_append(&s, NULL, "one", 3);
-    CHECK_STR(qh_str_z(&s), "data: one\n\n");
-    qh_str_clear(&s);
-    qh_sse_append(&s, "delta", "a\nb\r\nc\rd\n", 9);
-    CHECK_STR(qh_str_z(&s), "event: delta\ndata: a\ndata: b\ndata: c\ndata: d\ndata: \n\n");
-    qh_str_clear(&s);
-    qh_sse_append(&s, NULL, "", 0);
-    CHECK_STR(qh_str_z(&s), "data: \n\n");
-    qh_str_deinit(&s);
-}
-
 TEST(url_text_survives_a_round_trip)
 {
     char all[256];
