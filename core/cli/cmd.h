@@ -14,6 +14,7 @@
     X(render, "messages to prompt text with a chat template")                                      \
     X(eval_ids, "log-probabilities of given token ids")                                            \
     X(bench, "prefill and decode speed of a model")                                                \
+    X(quantize, "write a model file in another type")                                              \
     X(check, "load an app without serving it")
 
 #define X(name, about) int qh_cmd_##name(int argc, char **argv);

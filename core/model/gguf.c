@@ -289,6 +289,12 @@ static const unsigned char *end_of_items(const unsigned char *p, qh_gguf_type ty
     return p;
 }
 
+qh_slice qh_gguf_kv_bytes(const qh_gguf_kv *kv)
+{
+    const unsigned char *end = end_of_items(kv->data, kv->item_type, kv->n_items);
+    return (qh_slice){(const char *)kv->data, (size_t)(end - kv->data)};
+}
+
 bool qh_gguf_next(qh_gguf_iter *it, qh_gguf_item *out)
 {
     if (it->n_left == 0) return false;

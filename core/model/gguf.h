@@ -117,6 +117,9 @@ typedef struct {
 } qh_gguf_shown;
 qh_gguf_shown qh_gguf_show(qh_slice s);
 
+/* The items as they stand in the file: what follows the type, and for an array its length. */
+qh_slice qh_gguf_kv_bytes(const qh_gguf_kv *kv);
+
 /* Walk the items of an entry. */
 typedef struct {
     qh_gguf_type type;

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 COMMANDS = ["serve", "run", "pull", "list", "inspect", "tokenize", "detokenize", "render", "eval-ids",
-            "bench", "check"]
+            "bench", "quantize", "check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,4 +1,5 @@
 qh_unit_test(model/quant_test.c qh_model)
+qh_unit_test(model/quantize_test.c qh_model)
 qh_unit_test(model/gguf_test.c qh_model)
 qh_unit_test(model/weights_test.c qh_model)
 qh_unit_test(model/model_test.c qh_model)
