@@ -146,9 +146,14 @@ static void block_bf16(uint8_t *b, const float *x) { store_u16(b, qh_f32_to_bf16
 
 /* ---- blocks of 32; layouts in quant.c ---- */
 
+/* No search: a scale that clips the extreme value has less squared error here, and measured worse
+ * (SmolLM2-135M: mean KL 0.32 nat with it, 0.27 without). */
 static void block_q4_0(uint8_t *b, const float *x)
 {
-    const float inv = inverse(store_f16(b, fit_scale(x, k_even, 32, -8, 7)));
+    float extreme = 0;
+    for (int i = 0; i < 32; i++)
+        if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
+    const float inv = inverse(store_f16(b, extreme / -8));
     for (int i = 0; i < 16; i++)
         b[2 + i] = (uint8_t)((code_of(x[i] * inv, -8, 7) + 8) | (code_of(x[i + 16] * inv, -8, 7) + 8) << 4);
 }
