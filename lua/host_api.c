@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "lua/bind/background.h"
 #include "lua/bind/generation.h"
 #include "lua/lua_private.h"
 #include "lua/watch.h"
@@ -48,7 +47,6 @@ static void free_retired(void *arg)
 static void retire(qh_lua *lua, qh_app *app)
 {
     app->is_retired = true;
-    qh_background_end(app);
     if (!app->n_requests) qh_loop_defer(lua->opts.loop, free_retired, lua);
 }
 
@@ -164,7 +162,6 @@ void qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err)
         count_load("result=\"ok\"");
         lua->serving = app;
         if (old) retire(lua, old);
-        qh_background_begin(app);
     }
     if (lua->opts.on_app) lua->opts.on_app(lua->opts.arg, app->number, err);
 }
@@ -296,6 +293,7 @@ void qh_lua_free(qh_lua *lua)
         unlink_app(lua, app);
         qh_app_free(app);
     }
+    qh_policies_close(lua->policies);
     qh_workers_free(lua->workers);
     qh_waker_free(lua->worker_waker);
     qh_loop_undefer(lua->opts.loop, free_retired, lua);
