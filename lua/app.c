@@ -1,6 +1,7 @@
 /* app.c - one generation of the app: a VM, its load, and what the load gave. */
 #include "base/log.h"
 #include "base/mem.h"
+#include "lua/bind/background.h"
 #include "lua/lua_private.h"
 #include "lua/vm/module.h"
 #include "lua/vm/vm_private.h"
@@ -14,6 +15,16 @@ enum {
 };
 
 qh_app *qh_app_of(lua_State *L) { return qh_vm_host(L); }
+
+qh_task_limits qh_app_limits(const qh_app *app)
+{
+    const qh_lua_opts *o = &app->lua->opts;
+    qh_task_limits limits = qh_task_limits_default;
+    limits.cpu_us = o->cpu_us;
+    limits.slice_us = o->slice_us;
+    limits.heap_bytes = o->heap_bytes;
+    return limits;
+}
 
 /* ---- the end of a load ---- */
 
@@ -138,6 +149,7 @@ void qh_app_free(qh_app *app)
 {
     if (!app) return;
     qh_vm_free(app->vm);
+    qh_background_free(app);
     for (int i = 0; i < app->n_routes; i++) qh_free(app->routes[i]);
     qh_free(app->routes);
     qh_free(app->models);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "lua/bind/background.h"
 #include "lua/bind/generation.h"
 #include "lua/lua_private.h"
 #include "lua/watch.h"
@@ -47,6 +48,7 @@ static void free_retired(void *arg)
 static void retire(qh_lua *lua, qh_app *app)
 {
     app->is_retired = true;
+    qh_background_end(app);
     if (!app->n_requests) qh_loop_defer(lua->opts.loop, free_retired, lua);
 }
 
@@ -162,6 +164,7 @@ void qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err)
         count_load("result=\"ok\"");
         lua->serving = app;
         if (old) retire(lua, old);
+        qh_background_begin(app);
     }
     if (lua->opts.on_app) lua->opts.on_app(lua->opts.arg, app->number, err);
 }
@@ -276,6 +279,8 @@ qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
     if (!o->slice_us) o->slice_us = qh_task_limits_default.slice_us;
     if (!o->heap_bytes) o->heap_bytes = qh_task_limits_default.heap_bytes;
     lua->app_dir = folder_of(real);
+    lua->stores = qh_stores_new(o->loop, opts->data_dir);
+    o->data_dir = NULL;                             /* the stores have it */
     qh_status st = open_parts(lua, err);
     if (st) qh_lua_free(lua);
     else *out = lua;
@@ -293,7 +298,7 @@ void qh_lua_free(qh_lua *lua)
         unlink_app(lua, app);
         qh_app_free(app);
     }
-    qh_policies_close(lua->policies);
+    qh_stores_free(lua->stores);
     qh_workers_free(lua->workers);
     qh_waker_free(lua->worker_waker);
     qh_loop_undefer(lua->opts.loop, free_retired, lua);

@@ -38,6 +38,7 @@ void qh_lua_answer(qh_lua_question *q, const qh_lua_model *m, const qh_err *err)
 typedef struct {
     const char *app_path;           /* copied */
     const char *lib_dir;            /* the library from here, not the built-in one; NULL. Copied */
+    const char *data_dir;           /* of qh.store; made when it is needed. NULL: none. Copied */
     qh_loop *loop;
     bool is_watching;               /* load again when a file that the app uses changes */
     bool is_dev;                    /* tracebacks in replies */

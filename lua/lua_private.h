@@ -4,13 +4,14 @@
 #include "base/workers.h"
 #include "lua/bind/bind.h"
 #include "lua/host_api.h"
-#include "lua/policies.h"
+#include "lua/store.h"
 #include "lua/vm/budget.h"
 #include "lua/vm/task.h"
 
 typedef struct qh_app qh_app;
 typedef struct qh_generation qh_generation;         /* bind/generation.h */
 typedef struct qh_watcher qh_watcher;               /* watch.h */
+typedef struct qh_background qh_background;         /* bind/background.h */
 
 /* A model under the name that apps know it by. */
 typedef struct qh_named_model {
@@ -28,7 +29,7 @@ struct qh_lua {
     qh_workers *workers;
     qh_waker *worker_waker;
     qh_watcher *watcher;
-    qh_policies *policies;                          /* the thread; NULL until a job has a policy */
+    qh_stores *stores;
     qh_named_model *models;                         /* ever resolved; in order of resolution */
     qh_app *apps;                                   /* alive, newest first */
     qh_app *serving, *loading;
@@ -51,11 +52,14 @@ struct qh_app {
     int n_routes;
     qh_named_model **models;                        /* named by this app, in order */
     int n_models;
-    int n_requests;
+    qh_background *backgrounds;                     /* newest first */
+    int n_backgrounds;
+    int n_requests;                                 /* and background tasks that they started */
     bool is_retired;                                /* freed when n_requests is zero */
 };
 
 qh_app *qh_app_of(lua_State *L);
+qh_task_limits qh_app_limits(const qh_app *app);    /* of a request */
 
 /* request.c */
 void qh_request_start(qh_app *app, qh_exchange *x);

@@ -10,6 +10,7 @@
  * errors of the library. Thread: the loop thread. */
 #include "base/log.h"
 #include "base/mem.h"
+#include "lua/bind/background.h"
 #include "lua/bind/exchange.h"
 #include "lua/vm/vm_private.h"
 #include <lauxlib.h>
@@ -149,10 +150,29 @@ static const qh_task_ops TASK_OPS = {on_done};
 
 /* ---- the client ---- */
 
+/* Each in a background task: the request's own can wait for nothing any more. */
+static void run_on_abort(request *r)
+{
+    lua_State *L = qh_vm_lua(r->app->vm);
+    qh_vm_privileged_begin(r->app->vm);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, r->box_ref);
+    int n = qh_exchange_push_on_abort(L);
+    for (int i = 0; i < n; i++) {
+        lua_rawgeti(L, -1, i + 1);
+        qh_background_run(r->app, "req:on_abort");
+    }
+    lua_pop(L, 2);
+    qh_vm_privileged_end(r->app->vm);
+}
+
 static void on_close(void *user, qh_status why)
 {
     qh_exchange_box *b = user;
-    if (why && b->task) qh_task_cancel(b->task);
+    if (!why || !b->task) return;
+    run_on_abort(b->owner);
+    bool is_waiting_for_body = b->is_body_asked && !b->is_body_there;
+    if (!b->outlives || is_waiting_for_body) qh_task_cancel(b->task);
+    qh_waiters_wake_all(&b->waiters);
 }
 
 static const qh_exchange_ops EXCHANGE_OPS = {on_close, qh_exchange_box_wake};
@@ -172,10 +192,6 @@ void qh_request_start(qh_app *app, qh_exchange *x)
     r->box_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     qh_vm_privileged_end(app->vm);
     qh_exchange_watch(x, &EXCHANGE_OPS, r->box);
-    const qh_lua_opts *o = &app->lua->opts;
-    qh_task_limits limits = qh_task_limits_default;
-    limits.cpu_us = o->cpu_us;
-    limits.slice_us = o->slice_us;
-    limits.heap_bytes = o->heap_bytes;
+    qh_task_limits limits = qh_app_limits(app);
     run_task(r, 2, &limits);
 }

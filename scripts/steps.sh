@@ -27,6 +27,6 @@ need_packages() {
     || die "apt-get install failed" "Try by hand: apt-get install ${missing[*]}"
 }
 
-BUILD_PACKAGES=(build-essential cmake ninja-build pkg-config liblua5.4-dev libevent-dev libjansson-dev
+BUILD_PACKAGES=(build-essential cmake ninja-build pkg-config liblua5.4-dev libevent-dev libjansson-dev libsqlite3-dev
   libpcre2-dev libutf8proc-dev libcurl4-openssl-dev libssl-dev libsqlite3-dev libedit-dev)
 MODEL_PACKAGES=(python3 python3-pip)

@@ -13,6 +13,14 @@ static int64_t read_clock(clockid_t id)
 int64_t qh_now_us(void) { return read_clock(CLOCK_MONOTONIC); }
 int64_t qh_wall_us(void) { return read_clock(CLOCK_REALTIME); }
 
+int64_t qh_local_wall_us(void)
+{
+    int64_t us = qh_wall_us();
+    time_t seconds = (time_t)(us / 1000000);
+    struct tm tm;
+    return localtime_r(&seconds, &tm) ? us + (int64_t)tm.tm_gmtoff * 1000000 : us;
+}
+
 void qh_sleep_us(int64_t us)
 {
     struct timespec ts = {us / 1000000, us % 1000000 * 1000};

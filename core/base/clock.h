@@ -4,6 +4,7 @@
 
 int64_t qh_now_us(void);    /* CLOCK_MONOTONIC */
 int64_t qh_wall_us(void);   /* CLOCK_REALTIME, since 1970 */
+int64_t qh_local_wall_us(void);     /* the same as clocks on the wall show it: shifted by the time zone of $TZ */
 void    qh_sleep_us(int64_t us);
 
 typedef struct qh_clock {

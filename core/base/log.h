@@ -1,7 +1,8 @@
 /* log.h - one line an event on stderr: time, level, name, key=value pairs.
  *
  * Log an event once, where it is handled. No prompt or output text. Thread: any; a line is
- * written with one write(), so lines of different threads do not mix. */
+ * written with one write(), so lines of different threads do not mix. Nothing waits here: a line
+ * that stderr does not take at once is dropped, and log.dropped says later how many there were. */
 #pragma once
 
 typedef enum { QH_LOG_DEBUG, QH_LOG_INFO, QH_LOG_WARN, QH_LOG_ERROR, QH_LOG_OFF } qh_log_level;

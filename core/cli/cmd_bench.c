@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LIST = 32, MAX_REPEATS = 100 };
+enum { MAX_LIST = 32, MAX_TOKENS = 1 << 20, MAX_BATCH = 4096, MAX_REPEATS = 100 };
 
 typedef struct {
     int v[MAX_LIST];
@@ -290,7 +290,7 @@ int qh_cmd_bench(int argc, char **argv)
         {"repeat", 'r', QH_OPT_INT, &o.n_repeats, 1, MAX_REPEATS, "N", "rounds, after one to warm up; default 5"},
         {"chunk", 0, QH_OPT_INT, &o.chunk, 1, 65536, "N", "prompt tokens a step; default 512"},
         {"device", 0, QH_OPT_TEXT, &o.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
-        {"isa", 0, QH_OPT_TEXT, &o.isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, neon or neondot"},
+        {"isa", 0, QH_OPT_TEXT, &o.isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, avx512bf16, neon or neondot"},
         {"json", 0, QH_OPT_FLAG, &o.as_json, 0, 0, NULL,
          "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max, profile?}], machine, model}"},
         {"profile", 0, QH_OPT_FLAG, &o.is_profiled, 0, 0, NULL, "CPU: also the time of each region of a step, by thread, in us a token"},
@@ -302,9 +302,10 @@ int qh_cmd_bench(int argc, char **argv)
     const char *args[argc];
     int n_args, rc = qh_opts_parse(&spec, argc, argv, args, &n_args);
     if (rc >= 0) return rc;
-    if (!parse_list(&o.prompt, o.prompts, 1, 1 << 20) || !parse_list(&o.depth, o.depths, 0, 1 << 20) ||
-        !parse_list(&o.batch, o.batches, 1, 4096)) {
-        fprintf(stderr, "qhost: -p, -d and -b take up to %d whole numbers separated by commas\n", MAX_LIST);
+    if (!parse_list(&o.prompt, o.prompts, 1, MAX_TOKENS) || !parse_list(&o.depth, o.depths, 0, MAX_TOKENS) ||
+        !parse_list(&o.batch, o.batches, 1, MAX_BATCH)) {
+        fprintf(stderr, "qhost: lists are up to %d whole numbers separated by commas: -p from 1, -d from 0, both to %d; -b from 1 to %d\n",
+                MAX_LIST, MAX_TOKENS, MAX_BATCH);
         return QH_EXIT_USAGE;
     }
 

@@ -107,7 +107,7 @@ int qh_cmd_eval_ids(int argc, char **argv)
         {"logits", 0, QH_OPT_TEXT, &logits_path, 0, 0, "FILE",
          "also write every row's logits there: float32, little-endian, n_vocab a row"},
         {"device", 0, QH_OPT_TEXT, &device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
-        {"isa", 0, QH_OPT_TEXT, &isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, neon or neondot"},
+        {"isa", 0, QH_OPT_TEXT, &isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, avx512bf16, neon or neondot"},
         {0}};
     const qh_opt_spec spec = {
         "qhost eval-ids MODEL [options] < requests.jsonl",

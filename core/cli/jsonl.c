@@ -48,7 +48,7 @@ int qh_jsonl_run(qh_jsonl_fn fn, void *arg)
     size_t cap = 0;
     ssize_t len;
     int rc = 0;
-    for (long no = 1; (len = getline(&line, &cap, stdin)) >= 0; no++) {
+    for (long no = 1; !ferror(stdout) && (len = getline(&line, &cap, stdin)) >= 0; no++) {
         if (is_blank(line, (size_t)len)) continue;
         json_t *out = NULL;
         qh_err err = {0};

@@ -1,6 +1,7 @@
 /* main.c - finds the command and runs it. */
 #include "cli/cmd.h"
 #include "cli/opts.h"
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,6 +49,14 @@ int qh_cmd_fail(const qh_err *err)
     return QH_EXIT_FAILURE;
 }
 
+/* Results that did not go out are a failure; a reader that has seen enough needs no message. */
+static int finish(int rc)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return rc;
+    if (errno != EPIPE) fprintf(stderr, "qhost: the results could not be written to stdout: %s\n", strerror(errno));
+    return rc ? rc : QH_EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -64,7 +73,7 @@ int main(int argc, char **argv)
         return QH_EXIT_OK;
     }
     for (int i = 0; i < N_COMMANDS; i++)
-        if (is_command(COMMANDS[i].name, argv[1])) return COMMANDS[i].run(argc - 1, argv + 1);
+        if (is_command(COMMANDS[i].name, argv[1])) return finish(COMMANDS[i].run(argc - 1, argv + 1));
     fprintf(stderr, "qhost: no command '%s'; qhost --help lists them\n", argv[1]);
     return QH_EXIT_USAGE;
 }

@@ -66,6 +66,8 @@ typedef struct {
     bool logprobs;                              /* of each sampled token */
     int top_logprobs;                           /* alternatives a token, <= 20 */
     bool prompt_logprobs;                       /* of each prompt token after the first (score, echo) */
+    bool wants_tokens;                          /* a note for whoever reads the events, which have the
+                                                   tokens anyway: they are worth passing on */
     int priority;                               /* larger is sooner; default 0 */
     int64_t deadline_us;                        /* engine clock; 0: none. QH_ETIMEDOUT when it passes */
     uint64_t cache_salt;                        /* prefix cache is shared only among equal salts */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "host/data_dir.h"
 #include "host/gate.h"
 #include <signal.h>
 #include <string.h>
@@ -125,7 +126,12 @@ static qh_status open_lua(host *h, qh_err *err)
     qh_lua_opts lo = {.app_path = h->opt->app_path, .loop = h->loop, .is_watching = true, .is_dev = h->opt->is_dev,
                       .resolve_model = resolve_model, .on_app = on_app, .arg = h};
     qh_status st = qh_fleet_new(&h->fleet, h->loop, &fo, err);
-    return st ? st : qh_lua_new(&h->lua, &lo, err);
+    if (st) return st;
+    char *data_dir = qh_data_dir(h->opt->data_dir, h->opt->app_path);
+    lo.data_dir = data_dir;
+    st = qh_lua_new(&h->lua, &lo, err);
+    qh_free(data_dir);
+    return st;
 }
 
 static qh_status open_host(host *h, qh_err *err)

@@ -10,6 +10,7 @@
 
 typedef struct {
     const char *app_path;
+    const char *data_dir;           /* of qh.store; NULL: as data_dir.h says */
     const char *host;               /* address to listen on; off loopback an api_key or is_insecure is asked for */
     int port;                       /* 0: a free one */
     const char *api_key;            /* NULL: none */

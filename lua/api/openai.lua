@@ -133,14 +133,18 @@ function M.mount(app, opts)
   return app
 end
 
---- Send events of model:stream as chat chunks (res:stream with as = "openai").
-function M.stream_events(res, source)
+--- Send events of model:stream or of an agent's run as chat chunks (res:stream with as = "openai"). usage: with
+--- a chunk of it at the end.
+function M.stream_events(res, source, usage)
   local m = type(source) == "table" and source.model
   local shape = chunks.chat(m and m.name or "qhost", {})
   for _, chunk in ipairs(shape:first()) do res:event(nil, chunk) end
+  local used
   for ev in source do
+    if ev.type == "ping" then res:ping() elseif ev.type == "usage" then used = ev.usage end
     for _, chunk in ipairs(shape:event(ev)) do res:event(nil, chunk) end
   end
+  if usage and used then res:event(nil, shape:usage(used)) end
   res:event(nil, "[DONE]")
 end
 

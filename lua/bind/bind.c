@@ -32,6 +32,8 @@ void qh_bind_base(lua_State *L)
     qh_bind_json(L);
     qh_bind_log(L);
     qh_bind_system(L);
+    qh_bind_re(L);
+    qh_bind_crypto(L);
     qh_bind_tasks(L);
     qh_bind_channel(L);
 }
@@ -42,7 +44,8 @@ void qh_bind_host(lua_State *L)
     qh_bind_exchange(L);
     qh_bind_model(L);
     qh_bind_generation(L);
-    qh_bind_policy(L);
+    qh_bind_background(L);
+    qh_bind_store(L);
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_dev);
     qh_module_bind(L, "is_dev");
 }

@@ -10,12 +10,15 @@ void qh_bind_log(lua_State *L);         /* c.log */
 void qh_bind_system(lua_State *L);      /* c.system: environment, clocks, sleep, random bits */
 void qh_bind_tasks(lua_State *L);       /* c.tasks: groups of tasks */
 void qh_bind_channel(lua_State *L);     /* c.channel: new */
+void qh_bind_re(lua_State *L);          /* c.re */
+void qh_bind_crypto(lua_State *L);      /* c.crypto: digests, encodings, random bytes */
+void qh_bind_store(lua_State *L);       /* c.store */
 void qh_bind_base(lua_State *L);        /* all that need no host; what a bare VM has */
 
 void qh_bind_exchange(lua_State *L);    /* the metatable of exchanges */
 void qh_bind_model(lua_State *L);       /* c.model: open, list, and the metatable of handles */
 void qh_bind_generation(lua_State *L);  /* the metatable of generations */
-void qh_bind_policy(lua_State *L);      /* c.policy: module, bind */
+void qh_bind_background(lua_State *L);  /* c.background: start */
 void qh_bind_host(lua_State *L);        /* all */
 
 /* nil, message, name */

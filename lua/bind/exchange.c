@@ -9,7 +9,7 @@ enum { MAX_FIELDS = 100 };
 
 qh_exchange_box *qh_exchange_push(lua_State *L, qh_exchange *x)
 {
-    qh_exchange_box *b = lua_newuserdatauv(L, sizeof *b, 0);
+    qh_exchange_box *b = lua_newuserdatauv(L, sizeof *b, 1);
     *b = (qh_exchange_box){.x = x};
     luaL_setmetatable(L, CLASS);
     return b;
@@ -85,6 +85,8 @@ static int body_go_on(lua_State *L, int status, lua_KContext ctx)
     (void)status;
     qh_task_check(L);
     qh_exchange_box *b = check(L);
+    if (!b->is_body_there && qh_exchange_is_closed(b->x))
+        return luaL_error(L, "the client left before its body came");
     if (!b->is_body_there) return qh_task_wait(L, &b->waiters, "req:text", ctx, body_go_on);
     size_t len;
     const char *data = qh_exchange_body(b->x, &len);
@@ -236,6 +238,38 @@ static int tag(lua_State *L)
     return 0;
 }
 
+int qh_exchange_push_on_abort(lua_State *L)
+{
+    return lua_getiuservalue(L, -1, 1) == LUA_TTABLE ? (int)lua_rawlen(L, -1) : 0;
+}
+
+/* on_abort(fn): call it when the client leaves before it has its reply */
+static int on_abort(lua_State *L)
+{
+    check(L);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    lua_pushvalue(L, 1);
+    int n = qh_exchange_push_on_abort(L);
+    if (n >= MAX_FIELDS) luaL_error(L, "more than %d functions for when the client leaves", n);
+    if (!n) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_setiuservalue(L, 1, 1);
+    }
+    lua_pushvalue(L, 2);
+    lua_rawseti(L, -2, n + 1);
+    return 0;
+}
+
+/* outlive(): the task goes on when the client leaves */
+static int outlive(lua_State *L)
+{
+    check(L)->outlives = true;
+    return 0;
+}
+
 void qh_bind_exchange(lua_State *L)
 {
     static const luaL_Reg METHODS[] = {{"method", method},
@@ -254,6 +288,8 @@ void qh_bind_exchange(lua_State *L)
                                        {"finish", finish},
                                        {"abort", abort_reply},
                                        {"tag", tag},
+                                       {"on_abort", on_abort},
+                                       {"outlive", outlive},
                                        {NULL, NULL}};
     qh_bind_class(L, CLASS, METHODS, NULL);
 }

@@ -13,11 +13,15 @@ typedef struct {
     bool is_body_asked, is_body_there;
     bool is_sse;                /* it began a text/event-stream */
     bool is_finished;           /* reply, finish or abort was called */
+    bool outlives;              /* its task goes on when the client leaves */
 } qh_exchange_box;
 
 /* Push a new box around x, whose reference it takes. The caller makes it the user of x's ops,
  * and anchors it. Privileged. */
 qh_exchange_box *qh_exchange_push(lua_State *L, qh_exchange *x);
+/* For the box on top of L: push the list of functions to call when the client leaves, or nil. Its
+ * length. */
+int qh_exchange_push_on_abort(lua_State *L);
 /* The request is over: the reference goes. */
 void qh_exchange_box_close(qh_exchange_box *b);
 /* qh_exchange_ops.on_drain; user: the box */

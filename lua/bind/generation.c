@@ -30,7 +30,7 @@ struct qh_generation {
     const qh_vocab *vocab;
     qh_job_id id;
     qh_waiters readers;
-    bool wants_tokens;          /* logprobs were asked for */
+    bool wants_tokens;          /* they or their logprobs were asked for */
     bool is_paused, is_timed_out;
     int n_left;                 /* choices that have not told their end */
     queued *first, **tail;
@@ -90,7 +90,7 @@ qh_status qh_generation_submit(lua_State *L, int index, const qh_lua_model *m, q
 {
     qh_lua *lua = qh_app_of(L)->lua;
     box *b = lua_touserdata(L, index);
-    bool wants_tokens = gen->logprobs || gen->prompt_logprobs;
+    bool wants_tokens = gen->logprobs || gen->prompt_logprobs || gen->wants_tokens;
     int n_choices = gen->n_choices;
     qh_job_id id;
     qh_status st = m->engine ? qh_engine_submit(m->engine, gen, &id, err)
@@ -230,10 +230,8 @@ static void set_usage(lua_State *L, const qh_usage *u)
     lua_setfield(L, -2, "timings");
 }
 
-static const char *finish_name(const qh_event *ev)
+static const char *finish_name(qh_finish f)
 {
-    qh_finish f = ev->finish;
-    if (f == QH_FINISH_POLICY) return ev->reason;
     return f == QH_FINISH_LENGTH     ? "length"
            : f == QH_FINISH_CANCELED ? "canceled"
            : f == QH_FINISH_ERROR    ? "error"
@@ -256,13 +254,11 @@ static void push_event(lua_State *L, const qh_generation *g, const qh_event *ev)
         lua_setfield(L, -2, "tokens");
     }
     if (ev->type != QH_EVENT_DONE) return;
-    set_string(L, "finish", finish_name(ev));
+    set_string(L, "finish", finish_name(ev->finish));
     if (ev->stop_match) set_string(L, "stop_match", ev->stop_match);
     if (ev->finish == QH_FINISH_ERROR) {
         set_string(L, "status", qh_status_name(ev->status));
         set_string(L, "message", ev->message ? ev->message : qh_status_text(ev->status));
-    } else if (ev->message) {
-        set_string(L, "message", ev->message);      /* of a policy that failed */
     }
     set_usage(L, &ev->usage);
 }

@@ -25,6 +25,13 @@ static int wall(lua_State *L)
     return 1;
 }
 
+/* local_wall() -> the same in the time zone of this machine */
+static int local_wall(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)qh_local_wall_us() / 1e6);
+    return 1;
+}
+
 /* mono() -> seconds of a clock that never jumps */
 static int mono(lua_State *L)
 {
@@ -43,6 +50,16 @@ static int random_bits(lua_State *L)
 static int traceback(lua_State *L)
 {
     luaL_traceback(L, L, luaL_optstring(L, 1, NULL), 1);
+    return 1;
+}
+
+/* place() -> "app.lua:12", the line of the app that is at work */
+static int place(lua_State *L)
+{
+    size_t len;
+    qh_push_app_line(L);
+    const char *s = lua_tolstring(L, -1, &len);
+    lua_pushlstring(L, s, len > 2 ? len - 2 : 0);
     return 1;
 }
 
@@ -96,9 +113,11 @@ void qh_bind_system(lua_State *L)
 {
     static const luaL_Reg FUNCTIONS[] = {{"env", env},
                                          {"wall", wall},
+                                         {"local_wall", local_wall},
                                          {"mono", mono},
                                          {"random", random_bits},
                                          {"traceback", traceback},
+                                         {"place", place},
                                          {"sleep", sleep_for},
                                          {NULL, NULL}};
     luaL_newlib(L, FUNCTIONS);

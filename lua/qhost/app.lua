@@ -19,10 +19,13 @@ function M.new()
   return setmetatable({ router = router.new(), list = {}, middlewares = {} }, App)
 end
 
---- Add a route. opts: max_body (bytes). The handler gets (req, res).
+--- Add a route. opts: max_body (bytes), on_disconnect ("cancel" or "finish"). The handler gets (req, res).
 function App:route(method, path, opts, handler)
   if handler == nil then opts, handler = {}, opts end
   if type(handler) ~= "function" then error(("route %s %s: the handler is no function"):format(method, path), 3) end
+  if opts.on_disconnect and opts.on_disconnect ~= "cancel" and opts.on_disconnect ~= "finish" then
+    error(("route %s %s: on_disconnect is 'cancel' or 'finish'"):format(method, path), 3)
+  end
   self.router:add(method, path, { method = method, path = path, opts = opts, handler = handler })
   self.list[#self.list + 1] = method .. " " .. path
   return self
@@ -85,6 +88,7 @@ local function serve(app, x, call)
   local route, params = find_route(app, x)
   local req = request.new(x, url.decode(x:path()), params)
   req.max_body = route.opts.max_body
+  if route.opts.on_disconnect == "finish" then x:outlive() end
   local res = response.new(x, req)
   call.res = res
   run_chain(app, route, req, res)

@@ -13,10 +13,12 @@ function json.encode(value, opts)
 end
 
 return {
-  json = json,
+  json = json, re = c.re, crypto = c.crypto, store = c.store,
   log = c.log.write,
-  env = c.system.env, wall = c.system.wall, clock = c.system.mono, sleep = c.system.sleep,
-  random = c.system.random, traceback = c.system.traceback, is_dev = c.is_dev,
+  env = c.system.env, wall = c.system.wall, local_wall = c.system.local_wall,
+  clock = c.system.mono, sleep = c.system.sleep,
+  random = c.system.random, traceback = c.system.traceback, place = c.system.place, is_dev = c.is_dev,
+  background = c.background and c.background.start,
   group = c.tasks.group, channel = c.channel.new,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }

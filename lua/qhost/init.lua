@@ -1,13 +1,18 @@
 --- qhost: the script API. `local qh = require "qhost"`.
 local core = require "qhost.core"
+local agent = require "qhost.agent"
 local app = require "qhost.app"
+local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
-local policy = require "qhost.policy"
+local re = require "qhost.re"
 local sampler = require "qhost.sampler"
 local schema = require "qhost.schema"
+local store = require "qhost.store"
 local tasks = require "qhost.tasks"
 local template = require "qhost.template"
+local tool = require "qhost.tool"
+local time = require "qhost.time"
 local url = require "qhost.url"
 
 local log = {}
@@ -21,16 +26,21 @@ return {
   app = app.new,
   model = model.new,
   sampler = sampler.new,
-  policy = policy.new,
   schema = schema,
   template = setmetatable({ jinja = template.jinja }, { __call = function(_, def) return template.new(def) end }),
+  tool = tool.new,
+  agent = agent.new,
   abort = errors.abort,
   json = core.json,
-  url = { encode = url.encode, decode = url.decode, decode_query = url.decode_query },
+  url = url,
   log = log,
   env = core.env,
-  time = core.wall,
-  clock = core.clock,
+  re = { match = re.match, find = re.find, test = re.test, gmatch = re.gmatch, gsub = re.gsub, split = re.split,
+    escape = re.escape },
+  crypto = crypto,
+  store = store.new,
+  time = setmetatable(time, { __call = function() return time.now() end }),
+  clock = time.monotonic,
   sleep = core.sleep,
   spawn = tasks.spawn,
   map = tasks.map,
@@ -39,4 +49,6 @@ return {
   race = tasks.race,
   timeout = tasks.timeout,
   channel = core.channel,
+  background = tasks.background,
+  every = tasks.every,
 }

@@ -1,10 +1,11 @@
 --- json_schema.lua: JSON Schema (2020-12, and what draft 7 shares with it) as a function that checks values.
 ---
 --- A schema is compiled once to closures. Refused, with the keyword's place, is what cannot be checked here:
---- pattern, patternProperties, references out of the schema, $id below its root, $dynamicRef, unevaluated*. Unknown keywords are notes, and
+--- references out of the schema, $id below its root, $dynamicRef, unevaluated*. Unknown keywords are notes, and
 --- so is `format`, as the standard has it. A property's `default` is filled in where the property is missing.
 local core = require "qhost.core"
 local place = require "qhost.place"
+local re = require "qhost.re"
 local M = {}
 
 local fail, enter, leave = place.fail, place.enter, place.leave
@@ -13,7 +14,7 @@ local null = core.json.null
 
 local MAX_SCHEMAS = 2000
 
-local REFUSED = { "pattern", "patternProperties", "$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties" }
+local REFUSED = { "$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties" }
 local LIST_KEYWORDS = { "required", "enum", "anyOf", "oneOf", "allOf", "prefixItems", "examples" }
 
 --- Raise about the schema: `at` is a JSON pointer into it.
@@ -115,19 +116,35 @@ local function check_number(_, schema, at)
     if max and v > max then return fail(p, "value", ("must be at most %s; got %s"):format(max, v)) end
     if above and v <= above then return fail(p, "value", ("must be above %s; got %s"):format(above, v)) end
     if below and v >= below then return fail(p, "value", ("must be below %s; got %s"):format(below, v)) end
-    if step and not is_multiple(v, step) then return fail(p, "value", ("must be a multiple of %s; got %s"):format(step, v)) end
+    if step and not is_multiple(v, step) then
+      return fail(p, "value", ("must be a multiple of %s; got %s"):format(step, v))
+    end
     return v
   end
 end
 
+--- A pattern as ECMAScript reads it, as a test of texts.
+local function matcher(pattern, at)
+  expect(type(pattern) == "string", at, "a regular expression is expected")
+  local test, message = re.compile(pattern, "e")
+  return test or refuse(at, "%s", message)
+end
+
 local function check_text(_, schema, at)
   local min, max = count_of(schema, "minLength", at), count_of(schema, "maxLength", at)
-  if not (min or max) then return nil end
+  local pattern = schema.pattern
+  local fits = pattern ~= nil and matcher(pattern, at .. "/pattern")
+  if not (min or max or fits) then return nil end
   return function(v, p)
     if type(v) ~= "string" then return v end
     local n = place.n_chars(v)
-    if min and n < min then return fail(p, "value", ("must have at least %s; has %d"):format(plural(min, "character"), n)) end
-    if max and n > max then return fail(p, "value", ("must have at most %s; has %d"):format(plural(max, "character"), n)) end
+    if min and n < min then
+      return fail(p, "value", ("must have at least %s; has %d"):format(plural(min, "character"), n))
+    end
+    if max and n > max then
+      return fail(p, "value", ("must have at most %s; has %d"):format(plural(max, "character"), n))
+    end
+    if fits and not fits(v) then return fail(p, "value", ("must match %s; is %s"):format(pattern, place.show(v))) end
     return v
   end
 end
@@ -189,8 +206,12 @@ local function check_length(_, schema, at)
   if not (min or max or unique) then return nil end
   return function(v, p)
     if not is_list(v) then return v end
-    if min and #v < min then return fail(p, "value", ("must have at least %s; has %d"):format(plural(min, "item"), #v)) end
-    if max and #v > max then return fail(p, "value", ("must have at most %s; has %d"):format(plural(max, "item"), #v)) end
+    if min and #v < min then
+      return fail(p, "value", ("must have at least %s; has %d"):format(plural(min, "item"), #v))
+    end
+    if max and #v > max then
+      return fail(p, "value", ("must have at most %s; has %d"):format(plural(max, "item"), #v))
+    end
     if unique and not is_unique(v) then return fail(p, "value", "must not have the same item twice") end
     return v
   end
@@ -207,8 +228,12 @@ local function check_contains(c, schema, at)
       local _, err = check(item, p)
       if not err then n = n + 1 end
     end
-    if n < min then return fail(p, "value", ("must have at least %s as `contains` says; has %d"):format(plural(min, "item"), n)) end
-    if max and n > max then return fail(p, "value", ("must have at most %s as `contains` says; has %d"):format(plural(max, "item"), n)) end
+    if n < min then
+      return fail(p, "value", ("must have at least %s as `contains` says; has %d"):format(plural(min, "item"), n))
+    end
+    if max and n > max then
+      return fail(p, "value", ("must have at most %s as `contains` says; has %d"):format(plural(max, "item"), n))
+    end
     return v
   end
 end
@@ -330,11 +355,18 @@ local function compile_map(c, map, at)
   return checks
 end
 
+local function compile_patterns(c, map, at)
+  local list = compile_map(c, map, at)
+  for _, entry in ipairs(list) do entry.fits = matcher(entry.key, at .. "/" .. entry.key) end
+  return list
+end
+
 local function check_properties(c, schema, at)
   local fields = compile_map(c, schema.properties, at .. "/properties")
+  local patterns = compile_patterns(c, schema.patternProperties, at .. "/patternProperties")
   local extra = schema.additionalProperties
   local check_extra = extra ~= nil and extra ~= true and c:compile(extra, at .. "/additionalProperties")
-  if #fields == 0 and not check_extra then return nil end
+  if #fields == 0 and #patterns == 0 and not check_extra then return nil end
   local is_field = {}
   for _, f in ipairs(fields) do is_field[f.key] = true end
   return function(v, p)
@@ -347,9 +379,9 @@ local function check_properties(c, schema, at)
     end
     local function check_member(key, check)
       enter(p, key)
-      local item, err = check(v[key], p)
+      local item, err = check(out[key], p)
       leave(p)
-      if not err and item ~= v[key] then set(key, item) end
+      if not err and item ~= out[key] then set(key, item) end
       return err
     end
     for _, f in ipairs(fields) do
@@ -360,12 +392,14 @@ local function check_properties(c, schema, at)
         set(f.key, deep_copy(f.default))
       end
     end
-    for key in pairs(check_extra and v or {}) do
-      if not is_field[key] then
-        if extra == false then return fail(p, "unknown", "is not a known key", key) end
-        local err = check_member(key, check_extra)
-        if err then return nil, err end
+    for key in pairs((check_extra or #patterns > 0) and v or {}) do
+      local is_known, err = is_field[key], nil
+      for _, entry in ipairs(patterns) do
+        if not err and entry.fits(key) then is_known, err = true, check_member(key, entry.check) end
       end
+      if not is_known and extra == false then err = select(2, fail(p, "unknown", "is not a known key", key)) end
+      if not err and not is_known and check_extra then err = check_member(key, check_extra) end
+      if err then return nil, err end
     end
     return out
   end
@@ -484,7 +518,9 @@ local function check_ref(c, schema, at)
   local check
   c.later[#c.later + 1] = function() check = c:compile(target, ref) end
   return function(v, p)
-    if p.depth >= place.MAX_DEPTH then return fail(p, "value", "is nested too deep, or the schema refers to itself without end") end
+    if p.depth >= place.MAX_DEPTH then
+      return fail(p, "value", "is nested too deep, or the schema refers to itself without end")
+    end
     p.depth = p.depth + 1
     local out, err = check(v, p)
     p.depth = p.depth - 1
@@ -538,17 +574,22 @@ function Compiler:compile(schema, at)
   return self.done[schema]
 end
 
---- A copy of the schema in which lists are marked as such; collects anchors.
-local function own_copy(c, v, depth)
+--- A copy of the schema in which lists are marked as such; collects the anchors of the root's own resource, not
+--- those of a schema inside that has an $id.
+local function own_copy(c, v, depth, is_foreign)
   if type(v) ~= "table" then return v end
   expect(depth < 100, "", "it is nested deeper than 100, or within itself")
+  is_foreign = is_foreign or depth > 0 and type(v["$id"]) == "string"
   local copy = {}
-  for k, item in pairs(v) do copy[k] = own_copy(c, item, depth + 1) end
+  for k, item in pairs(v) do copy[k] = own_copy(c, item, depth + 1, is_foreign) end
   for _, key in ipairs(LIST_KEYWORDS) do
     if type(copy[key]) == "table" and next(copy[key]) == nil then core.json.array(copy[key]) end
   end
   local anchor = copy["$anchor"] or copy["$dynamicAnchor"]
-  if type(anchor) == "string" then c.anchors[anchor] = copy end
+  if type(anchor) == "string" and not is_foreign then
+    expect(not c.anchors[anchor], "", "it has the anchor '%s' twice", anchor)
+    c.anchors[anchor] = copy
+  end
   return setmetatable(copy, getmetatable(v))
 end
 
@@ -559,7 +600,7 @@ end
 function M.compile(schema)
   local c = setmetatable({ done = {}, later = {}, anchors = {}, n = 0 }, Compiler)
   local ok, result = pcall(function()
-    c.root = own_copy(c, schema, 0)
+    c.root = own_copy(c, schema, 0, false)
     local check = c:compile(c.root, "")
     local i = 1
     while c.later[i] do

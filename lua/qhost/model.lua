@@ -4,7 +4,6 @@ local core = require "qhost.core"
 local conversation = require "qhost.conversation"
 local errors = require "qhost.errors"
 local formats = require "formats"
-local policy = require "qhost.policy"
 local sampler = require "qhost.sampler"
 local template = require "qhost.template"
 local M = {}
@@ -22,11 +21,10 @@ local ENGINE_FIELDS = {
   "temperature", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold", "repeat_penalty",
   "presence_penalty", "frequency_penalty", "penalty_window", "dry_multiplier", "dry_base", "dry_allowed_length",
   "dry_window", "dry_breakers", "logit_bias", "seed", "n", "max_tokens", "min_tokens", "ignore_eos", "stop",
-  "keep_stop", "stop_ids", "logprobs", "top_logprobs", "prompt_logprobs", "priority", "timeout", "cache_salt",
+  "keep_stop", "stop_ids", "logprobs", "top_logprobs", "prompt_logprobs", "tokens", "priority", "timeout", "cache_salt",
 }
 local OTHER_FIELDS = { messages = true, prompt = true, system = true, tools = true, parallel_tool_calls = true,
-  sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true,
-  policy = true }
+  sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true }
 local IS_ENGINE_FIELD = {}
 for _, name in ipairs(ENGINE_FIELDS) do IS_ENGINE_FIELD[name] = true end
 
@@ -189,10 +187,21 @@ local function tail_of(segments)
   return tail
 end
 
+local function reading_of(self, o, tools, segments)
+  local format = self:format()
+  return { format = format, shown = shown_ids(self, format), tools = tools, is_parallel = o.parallel_tool_calls ~= false,
+    in_reasoning = formats.opens_reasoning(format, tail_of(segments)) }
+end
+
 -- The prompt's ids, and how the answer is to be read; or nil and why.
 local function prompt_of(self, o)
   if o.ids then return o.ids end
   if o.raw then return self.handle:encode(o.prompt, { add_special = true, parse_special = true }) end
+  if o.transcript then
+    local ids, segments = o.transcript:prompt(o.template_vars)
+    if not ids then return nil, segments end
+    return ids, reading_of(self, o, conversation.tools(o.tools), segments)
+  end
   local t, why = self:template()
   if not t then return nil, why end
   local conv, message = conversation_of(self, o)
@@ -201,9 +210,7 @@ local function prompt_of(self, o)
   if not segments then return nil, failed end
   local ids, refused = self.handle:encode_segments(segments, { add_special = false })
   if not ids then return nil, refused end
-  local format = self:format()
-  return ids, { format = format, shown = shown_ids(self, format), tools = conv.tools, is_parallel = o.parallel_tool_calls ~= false,
-    in_reasoning = formats.opens_reasoning(format, tail_of(segments)) }
+  return ids, reading_of(self, o, conv.tools, segments)
 end
 
 local function check_fields(o, what)
@@ -227,11 +234,6 @@ function Model:submit(o)
   spec.shown_ids = reading and reading.shown
   local own = self.own_template and self.own_template.stop
   if own and not o.raw then spec.stop = joined(spec.stop or {}, own) end
-  if o.policy then
-    local bound, refused, code = policy.bind(o.policy)
-    if not bound then return nil, refused, code end
-    spec.policy = bound
-  end
   local gen, message, status = self.handle:submit(spec)
   if not gen then return nil, message, status end
   return answer.new(gen, reading)

@@ -84,7 +84,9 @@ local WORDS = { string = "a string", boolean = "a boolean", number = "a number",
 --- What a value is, in words.
 function M.kind(v)
   if v == null then return "null" end
-  if type(v) == "table" then return M.is_list(v) and next(v) ~= nil and "a list" or mark_of(v) == "array" and "a list" or "an object" end
+  if type(v) == "table" then
+    return M.is_list(v) and next(v) ~= nil and "a list" or mark_of(v) == "array" and "a list" or "an object"
+  end
   return WORDS[type(v)] or "a " .. type(v)
 end
 

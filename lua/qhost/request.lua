@@ -86,6 +86,11 @@ function Request:bearer()
   return value and value:match "^[Bb][Ee][Aa][Rr][Ee][Rr] +([^ ]+)$"
 end
 
+--- Call fn() when the client leaves before it has its reply. It runs in a background task, since the
+--- request's own is cancelled then, and may wait.
+---@param fn fun()
+function Request:on_abort(fn) self.x:on_abort(fn) end
+
 --- Add key=value to the access-log line of this request.
 function Request:tag(key, value)
   self.tags[key] = value

@@ -113,18 +113,18 @@ function FORMS.ndjson(res, source)
   begin(res, "application/x-ndjson")
   for ev in source do res:write(core.json.encode(ev) .. "\n") end
 end
-function FORMS.openai(res, source) require("api.openai").stream_events(res, source) end
+function FORMS.openai(res, source, opts) require("api.openai").stream_events(res, source, opts and opts.usage) end
 
 --- Send what a model or an agent streams. as: "text", "ndjson", "openai", or "auto" (the default):
 --- what the Accept header asks for, else text. Yields.
 ---@param source any  what model:stream returns, or any iterator of such events
----@param opts? {as?: "auto"|"text"|"ndjson"|"openai"}
+---@param opts? {as?: "auto"|"text"|"ndjson"|"openai", usage?: boolean}  usage: a chunk of it at the end ("openai")
 function Response:stream(source, opts)
   local as = opts and opts.as or "auto"
   if as == "auto" then as = wanted_form(self.req) end
   local form = FORMS[as]
   if not form then error(("res:stream: unknown form '%s'; text, ndjson, openai and auto are known"):format(as), 2) end
-  form(self, source)
+  form(self, source, opts)
   return self:finish()
 end
 

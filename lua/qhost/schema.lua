@@ -12,6 +12,7 @@
 local core = require "qhost.core"
 local json_schema = require "qhost.json_schema"
 local place = require "qhost.place"
+local re = require "qhost.re"
 local M = {}
 
 local fail, enter, leave, is_changed = place.fail, place.enter, place.leave, place.is_changed
@@ -105,13 +106,19 @@ local FORMATS = {
   uuid = "^" .. ("%x"):rep(8) .. ("%-" .. ("%x"):rep(4)):rep(3) .. "%-" .. ("%x"):rep(12) .. "$",
 }
 
---- A text. min and max count characters; format is one of date, time, date-time, email, uri, uuid.
----@param opts? string|{[1]?: string, description?: string, min?: integer, max?: integer, format?: string, default?: string}
+--- A text. min and max count characters; pattern is a regular expression that must match somewhere in it; format is
+--- one of date, time, date-time, email, uri, uuid.
+---@param opts? string|{[1]?: string, description?: string, min?: integer, max?: integer, pattern?: string, format?: string, default?: string}
 ---@return qhost.Schema
 function M.string(opts)
-  local o = options("string", opts, { min = "number", max = "number", format = "string" })
+  local o = options("string", opts, { min = "number", max = "number", pattern = "string", format = "string" })
   if o.format and not FORMATS[o.format] then
     error(("qh.schema.string: format '%s' is not known; date, time, date-time, email, uri and uuid are"):format(o.format), 2)
+  end
+  if o.pattern then
+    local fits, message = re.compile(o.pattern, "e")
+    if not fits then error("qh.schema.string: " .. message, 2) end
+    o.fits = fits
   end
   return node("string", o)
 end
@@ -120,8 +127,15 @@ function CHECKS.string(self, v, p)
   if type(v) ~= "string" then return fail(p, "type", "expected a string, got " .. place.kind(v)) end
   if self.min or self.max then
     local n = place.n_chars(v)
-    if self.min and n < self.min then return fail(p, "value", ("must have at least %d characters, has %d"):format(self.min, n)) end
-    if self.max and n > self.max then return fail(p, "value", ("must have at most %d characters, has %d"):format(self.max, n)) end
+    if self.min and n < self.min then
+      return fail(p, "value", ("must have at least %d characters, has %d"):format(self.min, n))
+    end
+    if self.max and n > self.max then
+      return fail(p, "value", ("must have at most %d characters, has %d"):format(self.max, n))
+    end
+  end
+  if self.fits and not self.fits(v) then
+    return fail(p, "value", ("must match %s, is %s"):format(self.pattern, place.show(v)))
   end
   if self.format and not v:find(FORMATS[self.format]) then
     return fail(p, "value", ("is no %s: %s"):format(self.format, place.show(v)))
@@ -133,6 +147,7 @@ function SCHEMAS.string(self, out)
   out("type", "string")
   out("minLength", self.min)
   out("maxLength", self.max)
+  out("pattern", self.pattern)
   out("format", self.format)
 end
 
@@ -244,8 +259,12 @@ end
 
 function CHECKS.list(self, v, p)
   if not place.is_list(v) then return fail(p, "type", "expected a list, got " .. place.kind(v)) end
-  if self.min and #v < self.min then return fail(p, "value", ("must have at least %d items, has %d"):format(self.min, #v)) end
-  if self.max and #v > self.max then return fail(p, "value", ("must have at most %d items, has %d"):format(self.max, #v)) end
+  if self.min and #v < self.min then
+    return fail(p, "value", ("must have at least %d items, has %d"):format(self.min, #v))
+  end
+  if self.max and #v > self.max then
+    return fail(p, "value", ("must have at most %d items, has %d"):format(self.max, #v))
+  end
   local out = v
   for i = 1, #v do
     enter(p, i - 1)
@@ -406,7 +425,9 @@ end
 ---@param list table  schemas, and the options description and default
 ---@return qhost.Schema
 function M.union(list)
-  if type(list) ~= "table" or is_node(list) or list[1] == nil then error("qh.schema.union takes a list of schemas", 2) end
+  if type(list) ~= "table" or is_node(list) or list[1] == nil then
+    error("qh.schema.union takes a list of schemas", 2)
+  end
   local o = { list = {} }
   for key, value in pairs(list) do
     if COMMON[key] then
@@ -566,7 +587,9 @@ function SCHEMAS.messages(self, out) SCHEMAS.list(self.list, out) end
 ---@return any value
 ---@return qhost.Mismatch? mismatch
 function M.check(schema, value)
-  if not is_node(schema) then error(("qh.schema.check: the first argument must be a schema, not %s"):format(place.kind(schema)), 2) end
+  if not is_node(schema) then
+    error(("qh.schema.check: the first argument must be a schema, not %s"):format(place.kind(schema)), 2)
+  end
   if value == nil and schema.kind ~= "optional" then
     if schema.default ~= nil then return deep_copy(schema.default) end
     return fail(place.new(), "missing", "is required")

@@ -134,5 +134,26 @@ function M.timeout(seconds, fn, ...)
   return outcome_in_time(seconds, group:next())
 end
 
+--- Run fn once beside all requests: when this generation begins to serve, or at once from a request,
+--- which it outlives. False when one of that name is at work.
+---@param name string
+---@param fn fun()
+---@return boolean started
+function M.background(name, fn)
+  if not core.background then error("qh.background: there is no host here", 2) end
+  return core.background(name, fn)
+end
+
+--- Run fn every so many seconds while this generation serves, the first time after one period. For the
+--- load of an app. A run that fails is logged; the next one comes a period after its end.
+---@param seconds number
+---@param fn fun()
+---@param opts? {name?: string}
+function M.every(seconds, fn, opts)
+  if type(seconds) ~= "number" or not (seconds >= 0.001) then error("qh.every takes seconds, at least 0.001, and a function", 2) end
+  if not core.background then error("qh.every: there is no host here", 2) end
+  core.background(opts and opts.name or "every " .. core.place(), fn, seconds)
+end
+
 M.Task = Task
 return M

@@ -69,7 +69,7 @@ function M.is_template(v) return getmetatable(v) == Template end
 ---@return table[]? segments  { {text =, special =}, ... }
 ---@return string? message
 function Template:render(conv)
-  if self.compiled then return self.compiled:render(conv, { now = core.wall() }) end
+  if self.compiled then return self.compiled:render(conv, { now = core.local_wall }) end
   local out = setmetatable({}, Out)
   self.write(out, conv)
   return out

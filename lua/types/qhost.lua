@@ -38,7 +38,9 @@ local qh = {}
 function qh.app() end
 
 ---@alias qhost.Handler fun(req: qhost.Request, res: qhost.Response): any
----@alias qhost.RouteOptions { max_body?: integer }  max_body: bytes of a body that req:text and req:json read; default 32 MiB
+--- max_body: bytes of a body that req:text and req:json read; default 32 MiB. on_disconnect: when the
+--- client leaves, "cancel" all that the request started (the default), or let the handler "finish".
+---@alias qhost.RouteOptions { max_body?: integer, on_disconnect?: "cancel"|"finish" }
 
 ---@class qhost.App
 local App = {}
@@ -159,6 +161,11 @@ function Request:json(schema) end
 ---@return string?
 function Request:bearer() end
 
+--- Call fn() when the client leaves before it has its reply: in a background task, since what belongs
+--- to the request is cancelled then.
+---@param fn fun()
+function Request:on_abort(fn) end
+
 --- Add key=value to the access-log line of this request.
 ---@param key string  a word of at most 40 characters
 ---@param value any
@@ -222,8 +229,8 @@ function Response:finish() end
 
 --- Send what a model streams (waits). "auto", the default, goes by the Accept header: "openai" for
 --- text/event-stream, "ndjson" for application/x-ndjson, else "text".
----@param source qhost.Stream|fun(): qhost.Event?
----@param opts? { as?: "auto"|"text"|"ndjson"|"openai" }
+---@param source qhost.Stream|qhost.Run|fun(): qhost.Event?
+---@param opts? { as?: "auto"|"text"|"ndjson"|"openai", usage?: boolean }  usage: with "openai", a chunk of it at the end
 ---@return qhost.Response
 function Response:stream(source, opts) end
 
@@ -279,10 +286,10 @@ local Model = {}
 ---@field logprobs? boolean  tokens with their log-probabilities
 ---@field top_logprobs? integer  and that many alternatives, up to 20
 ---@field prompt_logprobs? boolean  of the prompt's tokens too
+---@field tokens? boolean  the tokens of the answer, without log-probabilities
 ---@field priority? integer  larger is sooner
 ---@field timeout? number  seconds
 ---@field cache_salt? string  prompts share cached work only among equal salts
----@field policy? qhost.Policy  chooses the tokens
 
 ---@class qhost.Message
 ---@field role "system"|"user"|"assistant"|"tool"|"developer"
@@ -319,7 +326,6 @@ local Model = {}
 ---@field reasoning? string  what the model thought first, where its format marks that
 ---@field tool_calls qhost.ToolCall[]  maybe none; read only when tools were given
 ---@field unparsed? boolean  something in the text looked like a call and could not be read as one
----@field message? string  of a policy that failed
 ---@field finish "stop"|"length"|"tool_calls"|"canceled"
 ---@field stop_match? string  the stop text that was met
 ---@field usage { prompt: integer, cached: integer, completion: integer }  in tokens
@@ -421,59 +427,6 @@ local Sampler = {}
 ---@return qhost.Sampler
 function qh.sampler(steps) end
 
----@class qhost.Policy  what qh.policy gives: an option of a request; called with parameters, the same with those
----@field name string
----@overload fun(params: table): qhost.Policy
-
---- A sampling policy: a module that chooses among the best tokens, with Lua for each token but beside the engine,
---- on a thread of its own. A late one makes its own answer wait and nobody else's. The module is one file of the
---- app's folder ("policies.tired" or "policies/tired.lua") or one that ships: "qhost.policies.cautious", "schedule",
---- "repetition", "mirostat", "entropy". Only while the file loads (waits).
----
----     local cautious = qh.policy "qhost.policies.cautious"
----     llm:chat { prompt = "...", policy = cautious { min_lead = 0.5 } }
----
---- The module returns a table with these fields; at least one of logits and accept:
----
----     name, top, budget_us      a word; how many candidates it wants, 1..256, default 64; CPU of a call in us, default 50
----     check(p)                  raises when the parameters are wrong: the request is refused with a 400
----     init(seq, p)              -> st, plain data. seq: n_prompt, max_tokens, n_vocab, eos
----     logits(cand, st, row)     edits the candidates of a token (qhost.Candidates); st is read-only here
----     accept(st, tok, row)      a token is in: change st, or return "stop" with a reason, a word that becomes the
----                               answer's `finish`. row.prob: the chance that it had among the candidates
----
---- row: n_out (tokens of the answer so far, in accept with this one), position, and what seq has.
---- The order is: logit_bias, penalties, DRY, the `top` best tokens, the request's top_k, top_p, min_p, typical_p and
---- XTC, then logits, then temperature and draw. So a policy that does nothing gives what top_k = top gives, and every
---- other option (stop, seed, n, logprobs, min_tokens, ...) means what it means without a policy.
----
---- The module is run once for each answer, in a VM of its own with 1 MB, and sees math without random (cand:coin()
---- is there instead), table and string without what may run away (no patterns, rep, move), utf8, assert, error,
---- ipairs, pairs, next, select, tonumber, tostring, type. It cannot wait, read, require or catch errors. One that
---- fails ends its answer with finish = "policy_error", one that takes longer than its budget on average with
---- "policy_timeout"; `message` of the result says why. An answer stays with the version of the file it began with.
----@param module string
----@return qhost.Policy
-function qh.policy(module) end
-
---- The candidates of one token, in logits. #cand; they count from 1, the likeliest first. Probabilities are those of
---- what is left, at temperature 1. What returns qhost.Candidates can be chained.
----@class qhost.Candidates
----@field prob fun(self: qhost.Candidates, i: integer): number  0 when there are fewer
----@field id fun(self: qhost.Candidates, i: integer): integer?
----@field logit fun(self: qhost.Candidates, i: integer): number?
----@field text fun(self: qhost.Candidates, i: integer): string?  the bytes of its piece
----@field entropy fun(self: qhost.Candidates): number  in nats
----@field coin fun(self: qhost.Candidates): number  a number in (0,1) that depends on seed, choice and position only
----@field ban fun(self: qhost.Candidates, id: integer): qhost.Candidates
----@field keep fun(self: qhost.Candidates, ids: integer[]): qhost.Candidates  all others go
----@field top_k fun(self: qhost.Candidates, k: integer): qhost.Candidates
----@field top_p fun(self: qhost.Candidates, p: number): qhost.Candidates
----@field min_p fun(self: qhost.Candidates, p: number): qhost.Candidates
----@field bias fun(self: qhost.Candidates, id: integer, x: number): qhost.Candidates  adds x to its logit
----@field scale fun(self: qhost.Candidates, x: number): qhost.Candidates  logits times x
----@field temperature fun(self: qhost.Candidates, t?: number): qhost.Candidates|number  of the draw; without t: what it is
-
 -- Templates ------------------------------------------------------------------------------------------
 
 ---@class qhost.Template
@@ -541,8 +494,9 @@ function Out:json(value) end
 ---@class qhost.Schema
 qh.schema = {}
 
---- A text. min and max count characters; format is one of date, time, date-time, email, uri, uuid.
----@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, format?: string, default?: string }
+--- A text. min and max count characters; pattern is a regular expression that must match somewhere in it; format is
+--- one of date, time, date-time, email, uri, uuid.
+---@param opts? string|{ [1]?: string, description?: string, min?: integer, max?: integer, pattern?: string, format?: string, default?: string }
 ---@return qhost.Schema
 function qh.schema.string(opts) end
 
@@ -641,6 +595,113 @@ function qh.schema.of(v) end
 ---@return boolean
 function qh.schema.is(v) end
 
+-- Tools and agents -----------------------------------------------------------------------------------
+
+---@class qhost.ToolContext  what a tool knows of its call
+---@field user any  as given to agent:run
+---@field request? qhost.Request  as given to agent:run
+---@field id string  of the call
+local ToolContext = {}
+
+--- End the call: the model reads the message, and may do better. Never returns.
+---@param message string
+function ToolContext:fail(message) end
+
+---@class qhost.ToolDef
+---@field name string  letters, digits, "_" and "-"
+---@field description? string  for the model: what it does, when to use it
+---@field input? qhost.Schema  of the arguments, an object; none without it
+---@field output? qhost.Schema  of the result
+---@field run fun(args: table, ctx: qhost.ToolContext): any, string?  may wait
+---@field timeout? number  seconds; 30
+---@field approve? "auto"|fun(args: table, ctx: qhost.ToolContext): boolean?, string?  whether a call may run, and why not
+---@field pure? boolean  the same arguments give the same result: asked once in a run
+---@field max_result? integer  bytes of the result that the model reads; 16384
+
+---@class qhost.Tool
+---@field name string
+---@field spec table  as the OpenAI API has it; so a tool can be given to model:chat too
+local Tool = {}
+
+--- A function that models may call. `run` gets arguments that fit `input`, with its defaults, and returns a text
+--- or a value that becomes JSON, keys sorted; or nil and a message. Whatever goes wrong is a text that the model
+--- reads, never an error of the request: arguments that do not fit, time that is over, an error in `run` (in the
+--- log with its traceback; the model is told no more than that it failed, but with --dev).
+---
+---     local weather = qh.tool { name = "weather", description = "Current weather for a city", timeout = 5,
+---       input = qh.schema.object { { "city", qh.schema.string "City name" } },
+---       run = function(args, ctx)
+---         if not known[args.city] then ctx:fail("no such city") end
+---         return { temp = known[args.city] }
+---       end }
+---@param def qhost.ToolDef
+---@return qhost.Tool
+function qh.tool(def) end
+
+---@class qhost.StepInfo
+---@field step integer
+---@field text string
+---@field calls { id: string, name: string, raw: string, outcome: { text: string, is_error?: boolean } }[]
+---@field messages qhost.Message[]
+---@field usage table  of this step
+---@field total table  of all
+---@field user any
+
+---@class qhost.AgentDef
+---@field model qhost.Model
+---@field name? string
+---@field tools? qhost.Tool[]
+---@field system? string
+---@field max_steps? integer  turns of the model; 8
+---@field max_calls? integer  calls of tools; 32
+---@field max_tokens? integer  written by the model in all steps together
+---@field timeout? number  seconds of a run
+---@field on_step? fun(step: qhost.StepInfo): "stop"?, string?  after each step; "stop" ends the run, with a reason
+
+---@class qhost.Agent
+---@field name string
+---@field model qhost.Model
+local Agent = {}
+
+--- A model that calls tools until it has an answer. The calls of a turn run side by side, eight at a time. What
+--- the model has read or written in one step is not computed again in the next. How it samples: model:with.
+---@param def qhost.AgentDef
+---@return qhost.Agent
+function qh.agent(def) end
+
+--- Start a run: for ev in run do, res:stream(run, ...) or run:result() (waits). It works while somebody reads.
+---
+---     local run <close> = agent:run { messages = req:json().messages, user = req.user }
+---     return res:stream(run, { as = "openai" })
+---@param o { messages?: qhost.Message[], prompt?: string, user?: any, request?: qhost.Request }
+---@return qhost.Run
+function Agent:run(o) end
+
+---@class qhost.RunEvent
+---@field type "text"|"reasoning"|"tool_call"|"tool_result"|"step"|"usage"|"done"
+---@field text? string  text, reasoning; of a tool_result what the model reads
+---@field id? string  tool_call, tool_result
+---@field name? string  tool_call, tool_result
+---@field arguments? string  tool_call: JSON text
+---@field index? integer  tool_call: counted through the run
+---@field is_error? boolean  tool_result
+---@field seconds? number  tool_result
+---@field step? integer  step
+---@field usage? { prompt: integer, cached: integer, completion: integer }  step: its own; usage: of all steps
+---@field finish? string  step; done: "stop", "length", "max_steps", "max_calls", "max_tokens", "timeout", "context_length", or what on_step said
+
+---@class qhost.Run
+---@field model qhost.Model
+---@overload fun(): qhost.RunEvent?
+local Run = {}
+
+--- Read the run to its end (waits).
+---@return { text: string, reasoning?: string, finish: string, steps: integer, calls: integer, usage: table, messages: qhost.Message[] }
+function Run:result() end
+
+--- Give up what it does. `local run <close>` does so too.
+function Run:close() end
+
 -- JSON -----------------------------------------------------------------------------------------------
 
 qh.json = {}
@@ -728,6 +789,21 @@ function qh.race(fns) end
 ---@return any ...
 function qh.timeout(seconds, fn, ...) end
 
+--- Run fn once beside all requests: when this generation of the app begins to serve, or at once from a
+--- request, which it outlives. When a reload replaces the generation, what its load started is cancelled;
+--- what a request started has 10 seconds more. An error is logged.
+---@param name string  false comes back when one of that name is at work
+---@param fn fun()
+---@return boolean started
+function qh.background(name, fn) end
+
+--- Run fn every so many seconds while this generation serves; only while an app loads. A run that fails
+--- is logged, the next one begins a period after its end.
+---@param seconds number
+---@param fn fun()
+---@param opts? {name?: string}
+function qh.every(seconds, fn, opts) end
+
 ---@class qhost.Channel  a bounded queue between tasks; `for v in channel do` receives until it is closed
 local Channel = {}
 
@@ -758,6 +834,27 @@ function Channel:len() end
 
 qh.url = {}
 
+---@class qhost.Url
+---@field scheme? string  in lower case
+---@field user? string  decoded, as password is
+---@field password? string
+---@field host? string  in lower case; an IPv6 address without its brackets
+---@field port? integer
+---@field path string  as it stands, encoded; "" when there is none
+---@field query? string  as it stands, without "?"
+---@field fragment? string  as it stands, without "#"
+
+--- Take a URL apart; a relative one has no scheme or no host. nil and a message when it is none.
+---@param text string
+---@return qhost.Url?
+---@return string? message
+function qh.url.parse(text) end
+
+--- Put a URL together: qh.url.build { scheme = "http", host = "h", path = "/a", query = { q = "x y" } }.
+---@param parts table  as parse gives them; query may be a table
+---@return string
+function qh.url.build(parts) end
+
 --- Encode all but unreserved characters as %XX.
 ---@param s string
 ---@return string
@@ -768,10 +865,212 @@ function qh.url.encode(s) end
 ---@return string
 function qh.url.decode(s) end
 
+--- A table as "a=1&b=x%20y", names sorted; a list gives its name several times.
+---@param t table<string, string|number|boolean|table>
+---@return string
+function qh.url.query(t) end
+
 --- "a=1&b=x+y" as a table; of a repeated name the last.
 ---@param query string
 ---@return table<string, string>
 function qh.url.decode_query(query) end
+
+--- Regular expressions as Perl has them (PCRE2, UTF-8; offsets are bytes). Flags, any of: i ignore case, m ^ and $ at
+--- lines, s "." is a newline too, x free spacing, a anchored where the search starts, u \w \d \s \b by Unicode,
+--- e as ECMAScript reads them. One that backtracks too much, or takes more than 25 ms, is an error.
+qh.re = {}
+
+--- The first match: [0] all of it, [1] and on the groups, named ones by name too; a group that took no part is false.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@param init? integer  where to start
+---@return table<integer|string, string|false>?
+function qh.re.match(s, pattern, flags, init) end
+
+--- Where the first match is, as string.find has it.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@param init? integer
+---@return integer? from
+---@return integer? to
+function qh.re.find(s, pattern, flags, init) end
+
+--- Whether there is a match.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@return boolean
+function qh.re.test(s, pattern, flags) end
+
+--- All matches: for m in qh.re.gmatch(text, [[\w+]]) do
+---@param s string
+---@param pattern string
+---@param flags? string
+---@return fun(): table<integer|string, string|false>?
+function qh.re.gmatch(s, pattern, flags) end
+
+--- Replace all matches. A string may hold $0, $1, ${name} and $$; a function gets the match, a table is looked up by
+--- the first group, or by the whole; what these give as nil or false stays as it was.
+---@param s string
+---@param pattern string
+---@param repl string|table|fun(m: table): string|false|nil
+---@param flags? string
+---@param max? integer  replacements at most
+---@return string
+---@return integer n
+function qh.re.gsub(s, pattern, repl, flags, max) end
+
+--- The pieces between matches.
+---@param s string
+---@param pattern string
+---@param flags? string
+---@param max? integer  pieces at most
+---@return string[]
+function qh.re.split(s, pattern, flags, max) end
+
+--- A pattern that matches this text and nothing else.
+---@param text string
+---@return string
+function qh.re.escape(text) end
+
+-- Data that survives -----------------------------------------------------------------------------------
+
+---@class qhost.Store
+---@field name string
+local Store = {}
+
+--- A store of that name: a SQLite file in the data folder (qhost serve --data). It survives reloads, restarts and
+--- crashes. Values are kept as JSON. Each call waits its turn on the store's own thread; a failure is an error that
+--- names the store, the SQL and the line. Besides the tables of its own (kv, stream) a store has those that you make.
+---
+---     local notes = qh.store "notes"
+---     app:post("/notes", function(req, res) res:json { id = notes:append(req.user, req:json()) } end)
+---@param name string  letters, digits, "_" and "-"
+---@return qhost.Store
+function qh.store(name) end
+
+--- The value of a key, or nil (waits).
+---@param key string
+---@return any
+function Store:get(key) end
+
+--- Keep a value under a key, in place of an older one (waits). nil deletes.
+---@param key string
+---@param value any
+function Store:set(key, value) end
+
+--- Delete a key (waits). Whether it was there.
+---@param key string
+---@return boolean
+function Store:del(key) end
+
+--- Keys that begin with a prefix and their values, in order (waits).
+---@param prefix? string
+---@param opts? { after?: string, limit?: integer }  after that key; limit: default 1000
+---@return { key: string, value: any }[]
+function Store:list(prefix, opts) end
+
+--- Put a value at the end of a stream (waits). Its number there, from 1.
+---@param stream string
+---@param value any
+---@return integer id
+function Store:append(stream, value) end
+
+--- Values of a stream in order (waits); `at` is the time of the append. last: only that many from its end.
+---@param stream string
+---@param opts? { after?: integer, limit?: integer, last?: integer }
+---@return { id: integer, at: number, value: any }[]
+function Store:read(stream, opts) end
+
+--- Run one statement of SQL (waits): rows as tables by column, where NULL is absent. Values go in by position for "?",
+--- or by name for ":name". At most 10,000 rows and 16 MiB. A client that leaves ends it.
+---
+---     local rows = db:query("SELECT name FROM users WHERE age > ?", { 18 })
+---@param sql string
+---@param params? table
+---@param opts? { timeout?: number }  seconds; default 10
+---@return table<string, any>[] rows
+---@return { changes: integer, last_id: integer } info
+function Store:query(sql, params, opts) end
+
+--- Run several statements as one transaction (waits): all of them happen, or none.
+---@param list table[]  each { sql, params }
+---@param opts? { timeout?: number }
+---@return table[] rows  of each statement
+---@return { changes: integer, last_id: integer }[] infos
+function Store:batch(list, opts) end
+
+qh.crypto = {}
+
+---@alias qhost.Form "hex"|"base64"|"base64url"|"raw"
+
+--- SHA-256 of a text.
+---@param data string
+---@param form? qhost.Form  default "hex"
+---@return string
+function qh.crypto.sha256(data, form) end
+
+--- HMAC-SHA-256 of a text under a key.
+---@param key string
+---@param data string
+---@param form? qhost.Form  default "hex"
+---@return string
+function qh.crypto.hmac_sha256(key, data, form) end
+
+--- Bytes nobody can guess, at most 1 MiB.
+---@param n integer
+---@param form? qhost.Form  default "raw"
+---@return string
+function qh.crypto.random_bytes(n, form) end
+
+--- Whether two texts are equal, without telling by the time where they differ: for keys and signatures.
+---@param a string
+---@param b string
+---@return boolean
+function qh.crypto.equal(a, b) end
+
+--- A random UUID (version 4).
+---@return string
+function qh.crypto.uuid() end
+
+--- A UUID that begins with the time (version 7): later ones sort after earlier ones.
+---@return string
+function qh.crypto.uuid7() end
+
+--- Bytes as base64, padded; at most 8 MiB.
+---@param data string
+---@return string
+function qh.crypto.base64.encode(data) end
+
+--- Base64 as bytes, with or without padding. nil and a message when it is none.
+---@param text string
+---@return string?
+---@return string? message
+function qh.crypto.base64.decode(text) end
+
+--- Bytes as base64 with "-" and "_", without padding.
+---@param data string
+---@return string
+function qh.crypto.base64url.encode(data) end
+
+--- That as bytes. nil and a message when it is none.
+---@param text string
+---@return string?
+---@return string? message
+function qh.crypto.base64url.decode(text) end
+
+--- Bytes as hexadecimal digits, in lower case.
+---@param data string
+---@return string
+function qh.crypto.hex.encode(data) end
+
+--- Hexadecimal digits as bytes. nil and a message when they are none.
+---@param text string
+---@return string?
+---@return string? message
+function qh.crypto.hex.decode(text) end
 
 qh.log = {}
 
@@ -801,11 +1100,38 @@ function qh.log.error(event, fields) end
 ---@return string?
 function qh.env(name, default) end
 
---- Seconds since 1970, with a fraction.
+--- Seconds since 1970, with a fraction; the same as qh.time.now().
 ---@return number
 function qh.time() end
 
---- Seconds of a clock that never jumps.
+--- Seconds since 1970, with a fraction.
+---@return number
+function qh.time.now() end
+
+--- A time as text in UTC: "2024-02-29T10:00:00Z"; digits of the second's fraction are cut, not rounded.
+---@param t? number  default now
+---@param digits? integer  0..6; default 0
+---@return string
+function qh.time.iso(t, digits) end
+
+--- A time in UTC in the form that os.date knows: qh.time.format "%H:%M".
+---@param form string
+---@param t? number  default now
+---@return string
+function qh.time.format(form, t) end
+
+--- The time of a text such as "2024-02-29T10:00:00.5+02:00" (RFC 3339) or "2024-02-29". nil and a message for
+--- anything else.
+---@param text string
+---@return number? seconds
+---@return string? message
+function qh.time.parse(text) end
+
+--- Seconds of a clock that never jumps: for durations.
+---@return number
+function qh.time.monotonic() end
+
+--- The same as qh.time.monotonic().
 ---@return number
 function qh.clock() end
 

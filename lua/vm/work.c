@@ -22,6 +22,7 @@ static void on_close(qh_scoped *s)
     qh_work *w = (qh_work *)s;
     w->is_orphan = true;
     if (w->is_done) w->free(w);
+    else if (w->cancel) w->cancel(w);
 }
 
 void qh_work_begin(lua_State *L, qh_work *w)
@@ -34,6 +35,15 @@ void qh_work_begin(lua_State *L, qh_work *w)
         return;
     w->run(w);
     w->is_done = true;
+}
+
+qh_status qh_work_begin_on(lua_State *L, qh_work *w, qh_workers *workers)
+{
+    qh_status st = qh_workers_submit(workers, (qh_job){on_worker, on_done, w});
+    if (st) return st;
+    w->scoped.close = on_close;
+    qh_scope_add(qh_task_running(L), &w->scoped);
+    return QH_OK;
 }
 
 bool qh_work_is_done(lua_State *L, qh_work *w)

@@ -1,7 +1,9 @@
 """The command line as outside suites drive it: JSON Lines, exit codes, help."""
 import json
 import math
+import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -28,6 +30,27 @@ def test_help_lists_every_command(cli):
 def test_wrong_usage_exits_with_2_and_names_what_is_wrong(cli, args, word):
     r = cli.run(*args, ok=False)
     assert r.returncode == 2 and word in r.stderr and r.stdout == ""
+
+
+def test_bench_says_which_numbers_it_takes(cli):
+    r = cli.run("bench", "x", "-p", "9999999", ok=False)
+    assert r.returncode == 2 and "1048576" in r.stderr
+
+
+@pytest.mark.parametrize("args,stdin", [(["list"], ""), (["inspect"], ""), (["tokenize"], '{"text": "a"}\n')])
+def test_results_that_cannot_be_written_are_a_failure(qhost, smollm, args, stdin):
+    with open("/dev/full", "w") as full:
+        r = subprocess.run([qhost, *args, *([] if args == ["list"] else [smollm])], input=stdin, stdout=full,
+                           stderr=subprocess.PIPE, text=True, timeout=60)
+    assert r.returncode == 1 and "No space left" in r.stderr
+
+
+def test_templates_see_the_time_of_the_place(cli):
+    line = [{"template": "{{ strftime_now('%H:%M') }}", "messages": []}]
+    texts = [subprocess.run([cli.binary, "render"], input=json.dumps(line[0]), capture_output=True, text=True,
+                            env={**os.environ, "TZ": tz}).stdout for tz in ("UTC0", "XXX-5:30")]
+    utc, local = (int(t[:2]) * 60 + int(t[3:]) for t in (json.loads(x)["text"] for x in texts))
+    assert (local - utc) % 1440 in (330, 331)
 
 
 def test_a_model_that_is_not_there_is_named_with_what_is(cli, tmp_path):

@@ -1,6 +1,6 @@
 /* lua_host.c - the least host that serves an app: a server, the Lua layer and scripted models.
  *
- *     lua_host APP.lua [--dev] [--cpu-ms N] [--heap-mb N] [--pages N] name=script.lua...
+ *     lua_host APP.lua [--dev] [--cpu-ms N] [--heap-mb N] [--pages N] [--data DIR] name=script.lua...
  *
  * Prints "port N" and serves until standard input ends or SIGTERM. Each line of input is a
  * command: "stats" prints what the engines and the Lua layer hold, as JSON. A model named
@@ -186,6 +186,7 @@ int main(int argc, char **argv)
             opts.cpu_us = atoi(argv[++i]) * 1000;
         else if (strcmp(argv[i], "--heap-mb") == 0 && i + 1 < argc)
             opts.heap_bytes = (int64_t)atoi(argv[++i]) << 20;
+        else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc) opts.data_dir = argv[++i];
         else if (strcmp(argv[i], "--pages") == 0 && i + 1 < argc) H.n_pages = atoi(argv[++i]);
         else if (eq && H.n_models < MAX_MODELS)
             *eq = 0, open_model(&H.models[H.n_models++], argv[i], eq + 1);

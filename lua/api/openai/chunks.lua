@@ -136,12 +136,32 @@ local function call_deltas(ev)
   return list
 end
 
+-- What an agent tells beyond the API stands in a field of its own, which clients of the API pass over.
+local function extra_delta(key, value) return { object({ content = "", [key] = value }, { "content", key }) } end
+
+local DELTAS = { tool_call = call_deltas }
+function DELTAS.text(ev) return { object({ content = ev.text }, { "content" }) } end
+function DELTAS.reasoning(ev) return { object({ reasoning_content = ev.text }, { "reasoning_content" }) } end
+function DELTAS.tool_result(ev)
+  return extra_delta("tool_result", object({ tool_call_id = ev.id, name = ev.name, content = ev.text,
+    is_error = ev.is_error }, { "tool_call_id", "name", "content", "is_error" }))
+end
+function DELTAS.approval(ev)
+  return extra_delta("approval", object({ id = ev.id, calls = ev.calls, expires = ev.expires }, { "id", "calls", "expires" }))
+end
+
 --- The deltas of an event.
 function Chat:deltas(ev)
-  if ev.type == "text" then return { object({ content = ev.text }, { "content" }) } end
-  if ev.type == "reasoning" then return { object({ reasoning_content = ev.text }, { "reasoning_content" }) } end
-  if ev.type == "tool_call" then return call_deltas(ev) end
-  return {}
+  local of = DELTAS[ev.type]
+  return of and of(ev) or {}
+end
+
+local LIMITS = { max_tokens = "length", context_length = "length" }      -- of agents
+
+-- The last delta: empty, but for the name of an end that the API has no word for.
+local function last_delta(finish)
+  if FINISH[finish] then return object({}, {}) end
+  return object({ finish = finish }, { "finish" })
 end
 
 function Chat:event(ev)
@@ -154,7 +174,7 @@ function Chat:event(ev)
   for _, delta in ipairs(self:deltas(ev)) do
     list[#list + 1] = self:chunk(index, delta, tokens and chat_logprobs(tokens))
   end
-  if ev.type == "done" then list[#list + 1] = self:chunk(index, object({}, {}), nil, FINISH[ev.finish] or "stop") end
+  if ev.type == "done" then list[#list + 1] = self:chunk(index, last_delta(ev.finish), nil, FINISH[ev.finish] or LIMITS[ev.finish] or "stop") end
   return list
 end
 

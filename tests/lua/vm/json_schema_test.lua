@@ -3,9 +3,9 @@
 local FILES = { "additionalProperties", "allOf", "anchor", "anyOf", "boolean_schema", "const", "contains", "default", "defs",
   "dependentRequired", "dependentSchemas", "dynamicRef", "enum", "exclusiveMaximum", "exclusiveMinimum", "if-then-else",
   "infinite-loop-detection", "items", "maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains",
-  "minItems", "minLength", "minProperties", "minimum", "multipleOf", "not", "oneOf", "prefixItems", "properties",
+  "minItems", "minLength", "minProperties", "minimum", "multipleOf", "not", "oneOf", "pattern", "patternProperties", "prefixItems", "properties",
   "propertyNames", "ref", "refRemote", "required", "type", "unevaluatedItems", "unevaluatedProperties", "uniqueItems" }
-local REASONS = { "leads out of the schema", "only the root may have one", "this keyword is not supported", "names nothing" }
+local REASONS = { "leads out of the schema", "only the root may have one", "this keyword is not supported", "names nothing", "unknown property after" }
 
 return function(t)
   local s, compile = t.library "qhost.schema", t.library("qhost.json_schema").compile
@@ -33,7 +33,7 @@ return function(t)
         end
       end
       t.log(("%d schemas, %d values checked, refused: %s"):format(n_schemas, n_checked, t.show(refused)))
-      t.check(n_checked > 750, n_checked .. " values checked")
+      t.check(n_checked > 820, n_checked .. " values checked")
     end)
   end
 
@@ -58,6 +58,15 @@ return function(t)
     local schema = s.json(raw)
     raw.type = "array"
     t.equal(json.encode(s.json_schema(schema)), '{"properties":{},"required":[],"type":"object"}')
+  end)
+
+  t.test("patterns", function()
+    local schema = s.json { pattern = "^\\u0061", patternProperties = { ["^n_"] = { type = "integer" } }, additionalProperties = false }
+    t.equal(tostring(select(2, s.check(schema, "b"))), 'must match ^\\u0061; is "b"')
+    t.equal(s.check(schema, "ab"), "ab")
+    t.equal(tostring(select(2, s.check(schema, { n_a = "x" }))), "n_a: expected an integer, got a string")
+    t.equal(tostring(select(2, s.check(schema, { n_a = 1, m = 1 }))), "m: is not a known key")
+    t.check(select(2, compile { pattern = "(" }):find("JSON Schema, at /pattern: the regular expression", 1, true))
   end)
 
   t.test("schemas that are none", function()

@@ -1,8 +1,12 @@
-/* library_test.c - tests of library modules written in Lua, run inside a VM with the bindings: tests/lua/vm/. */
+/* library_test.c - tests of library modules written in Lua, run inside a VM with the bindings:
+ * tests/lua/vm/. */
 #include "lua/vm/module.h"
 #include "vm_fixture.h"
 
-static int require_raw(lua_State *L) { return qh_module_require(L, luaL_checkstring(L, 1)); }
+static int require_raw(lua_State *L)
+{
+    return qh_module_require(L, luaL_checkstring(L, 1));
+}
 
 /* read(path) -> bytes | nil */
 static int read_file(lua_State *L)
@@ -27,7 +31,8 @@ static void push_chunk(lua_State *L, const char *path)
     size_t len;
     const char *text = lua_tolstring(L, -1, &len);
     lua_pushfstring(L, "@%s", path);
-    if (luaL_loadbufferx(L, text, len, lua_tostring(L, -1), "t")) fail_msg("%s", lua_tostring(L, -1));
+    if (luaL_loadbufferx(L, text, len, lua_tostring(L, -1), "t"))
+        fail_msg("%s", lua_tostring(L, -1));
     lua_replace(L, -3);
     lua_pop(L, 1);
     lua_call(L, 0, 1);
@@ -62,15 +67,22 @@ static void run_file(const char *name)
     finish(&f, &o);
     bool is_good = o.end == QH_TASK_OK && strcmp(qh_str_z(&o.text), "passed") == 0;
     if (!is_good) print_error("%s\n", qh_str_z(&o.text));
-    CHECK(is_good);
     qh_str_deinit(&o.text);
     fixture_close(&f);
+    CHECK(is_good);
 }
 
 #define LIBRARY_TEST(name)                                                                         \
-    TEST(name) { run_file(#name "_test.lua"); }
+    TEST(name)                                                                                     \
+    {                                                                                              \
+        run_file(#name "_test.lua");                                                               \
+    }
 
 LIBRARY_TEST(schema)
 LIBRARY_TEST(json_schema)
+LIBRARY_TEST(url)
+LIBRARY_TEST(time)
+LIBRARY_TEST(crypto)
+LIBRARY_TEST(re)
 
 TEST_MAIN()
