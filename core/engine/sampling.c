@@ -78,7 +78,7 @@ qh_status qh_sampling_check(const qh_sampling *s, int n_vocab, qh_err *err)
         {"typical_p", s->typical_p, 0, 1},
         {"xtc_probability", s->xtc_probability, 0, 1},
         {"xtc_threshold", s->xtc_threshold, 0, 1},
-        {"repeat_penalty", s->repeat_penalty, 0.01, 100},
+        {"repeat_penalty", s->repeat_penalty, 0.01f, 100},
         {"presence_penalty", s->presence_penalty, -2, 2},
         {"frequency_penalty", s->frequency_penalty, -2, 2},
         {"penalty_window", s->penalty_window, -1, INT32_MAX},

@@ -66,6 +66,9 @@ static void top_k(qh_cand_set *s, int k)
 
 static double weigh(qh_cand_set *s) { return qh_cands_weigh(s->list, s->n, s->row->max); }
 
+/* A share of 0 still keeps one token: the first whose weight is not 0. */
+static double mass_of(float share, double sum) { return fmax((double)share * sum, DBL_MIN); }
+
 /* From the top down, layer by layer, until the list holds the mass. */
 static void gather_mass(qh_cand_set *s, double mass)
 {
@@ -85,7 +88,7 @@ static void gather_mass(qh_cand_set *s, double mass)
 
 static void top_p(qh_cand_set *s, float p)
 {
-    double target = (double)p * (s->is_all ? qh_logits_sum_exp(s->row) : weigh(s));
+    double target = mass_of(p, s->is_all ? qh_logits_sum_exp(s->row) : weigh(s));
     if (s->is_all) gather_mass(s, target);
     for (int i = 0; i < s->n; i++) s->list[i].key = -s->list[i].logit;
     s->n = select_mass(s->list, s->n, target);
@@ -115,7 +118,7 @@ static void typical_p(qh_cand_set *s, float p)
     mean /= sum;        /* entropy - log(sum), so that surprise - entropy = (max - logit) - mean */
     for (int i = 0; i < s->n; i++)
         s->list[i].key = fabsf((float)((double)(s->row->max - s->list[i].logit) - mean));
-    s->n = select_mass(s->list, s->n, (double)p * sum);
+    s->n = select_mass(s->list, s->n, mass_of(p, sum));
 }
 
 static void exclude_top(qh_cand_set *s, float threshold)

@@ -24,6 +24,17 @@ def test_raw_text_goes_on_with_paris(client):
     assert r.choices[0].text.startswith(" Paris") and r.object == "text_completion"
 
 
+@pytest.mark.parametrize("field,value", [
+    ("top_p", 0), ("typical_p", 0), ("min_p", 1), ("top_k", 1), ("top_k", 1 << 20), ("temperature", 2),
+    ("repetition_penalty", 0.01), ("repetition_penalty", 100), ("frequency_penalty", -2), ("presence_penalty", 2)])
+def test_both_ends_of_each_range_are_served(client, field, value):
+    r = client.completions.create(model=MODEL, prompt="The capital of France is", max_tokens=3, seed=1,
+                                  extra_body={"temperature": 1, field: value})
+    assert r.usage.completion_tokens == 3
+    if field == "top_p":                            # no mass at all still is the best token
+        assert r.choices[0].text.startswith(" Paris")
+
+
 def test_chat_streamed_equals_whole(client):
     kw = dict(model=MODEL, messages=ASK, max_tokens=40, temperature=0.8, seed=7)
     whole = client.chat.completions.create(**kw)

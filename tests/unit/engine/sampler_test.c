@@ -62,8 +62,8 @@ static void cut_mass(naive_set *s, double p)
 {
     double mass = 0;
     int n = 0;
-    for (; n < s->n && mass < p; n++) {
-        if (fabs(mass - p) < 1e-6) s->is_doubtful[s->t[n].id] = true;
+    for (; n < s->n && (mass < p || n == 0); n++) {
+        if (n > 0 && fabs(mass - p) < 1e-6) s->is_doubtful[s->t[n].id] = true;
         mass += s->t[n].p;
     }
     for (int i = n; i < s->n && fabs(mass - p) < 1e-6; i++)
@@ -171,7 +171,7 @@ TEST(each_truncation_alone_keeps_what_the_oracle_keeps)
         case 0: s.top_k = between(1, n + 3); break;
         case 1: s.top_p = roll(10) ? unit() : 0; break;
         case 2: s.min_p = unit(); break;
-        case 3: s.typical_p = unit(); break;
+        case 3: s.typical_p = roll(10) ? unit() : 0; break;
         default: s.xtc_probability = 0.5f, s.xtc_threshold = unit() * 0.4f; break;
         }
         check_truncation(row, n, &s, unit());
