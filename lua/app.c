@@ -1,13 +1,12 @@
 /* app.c - one generation of the app: a VM, its load, and what the load gave. */
-#include "base/log.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "lua/bind/background.h"
 #include "lua/lua_private.h"
 #include "lua/vm/module.h"
+#include "lua/vm/source.h"
 #include "lua/vm/vm_private.h"
 #include <lauxlib.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum {
     LOAD_CPU_US = 500000,
@@ -28,23 +27,17 @@ qh_task_limits qh_app_limits(const qh_app *app)
 
 /* ---- the end of a load ---- */
 
-static int compare_routes(const void *a, const void *b)
+/* The list of parts is on top of L, and is popped. */
+static void keep_parts(qh_app *app, lua_State *L)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* The list of routes is on top of L. */
-static void keep_routes(qh_app *app, lua_State *L)
-{
-    int n = (int)lua_rawlen(L, -1);
-    app->routes = qh_alloc0(sizeof *app->routes * (size_t)(n ? n : 1));
-    for (int i = 0; i < n; i++) {
-        lua_rawgeti(L, -1, i + 1);
-        const char *s = lua_tostring(L, -1);
-        app->routes[app->n_routes++] = qh_strdup(s ? s : "?");
-        lua_pop(L, 1);
+    qh_parts_read(&app->parts, L);
+    for (int i = 0; i < app->n_models; i++)
+        qh_parts_add(&app->parts, QH_PART_MODEL, app->models[i]->name, 0);
+    for (int i = 0; i < qh_n_sources(app->vm); i++) {
+        const qh_source *f = qh_source_at(app->vm, i);
+        qh_parts_add(&app->parts, QH_PART_FILE, f->name, qh_hash_bytes(f->text.data, f->text.len, 3));
     }
-    qsort(app->routes, (size_t)app->n_routes, sizeof *app->routes, compare_routes);
+    qh_parts_sort(&app->parts);
 }
 
 static int push_entry_points(lua_State *L)
@@ -58,8 +51,8 @@ static int push_entry_points(lua_State *L)
 static void keep_app(qh_app *app, lua_State *L)
 {
     lua_State *main = qh_vm_lua(app->vm);
-    keep_routes(app, L);
-    lua_pushvalue(L, -2);
+    keep_parts(app, L);
+    lua_pushvalue(L, -1);
     lua_xmove(L, main, 1);
     app->app_ref = luaL_ref(main, LUA_REGISTRYINDEX);
     lua_pushcfunction(main, push_entry_points);
@@ -89,6 +82,7 @@ static void on_loaded(void *user, qh_task *t, qh_task_end end, lua_State *L, int
     if (end == QH_TASK_OK) keep_app(app, L);
     else fail_load(&err, end, L);
     qh_lua_loaded(app->lua, app, end ? &err : NULL);
+    qh_sources_keep(app->vm, false);
 }
 
 /* ---- life ---- */
@@ -132,6 +126,7 @@ qh_status qh_app_load(qh_app *app, qh_err *err)
     qh_status st = QH_OK;
     qh_vm_privileged_begin(app->vm);
     qh_vm_note_file(app->vm, lua->opts.app_path);
+    qh_sources_keep(app->vm, true);
     lua_pushcfunction(L, push_loader);
     if (lua_pcall(L, 0, 1, 0)) {
         st = qh_fail(err, QH_ESCRIPT, "the qhost library: %s", lua_tostring(L, -1));
@@ -150,8 +145,8 @@ void qh_app_free(qh_app *app)
     if (!app) return;
     qh_vm_free(app->vm);
     qh_background_free(app);
-    for (int i = 0; i < app->n_routes; i++) qh_free(app->routes[i]);
-    qh_free(app->routes);
+    qh_timer_free(app->retire_timer);
+    qh_parts_deinit(&app->parts);
     qh_free(app->models);
     qh_free(app);
 }

@@ -9,11 +9,10 @@
 #include "lua/watch.h"
 #include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_WORKERS = 1, MAX_JOBS = 256, MAX_GENERATIONS = 3, EXCERPT_BYTES = 200 };
+enum { N_WORKERS = 1, MAX_JOBS = 256, MAX_GENERATIONS = 3, RETIRE_US = 600000000 };
 
 qh_named_model *qh_lua_find_model(qh_lua *lua, const char *name)
 {
@@ -45,10 +44,20 @@ static void free_retired(void *arg)
     if (lua->is_load_wanted) qh_lua_load(lua);
 }
 
+static void retire_for_good(void *arg)
+{
+    qh_app *app = arg;
+    qh_warn("app.retired", "gen=%d requests=%d they are cancelled: it was replaced %.0f s ago",
+            app->number, app->n_requests, (double)app->lua->opts.retire_us / 1e6);
+    qh_requests_cancel(app, "generation_retired");
+}
+
 static void retire(qh_lua *lua, qh_app *app)
 {
     app->is_retired = true;
     qh_background_end(app);
+    app->retire_timer = qh_timer_new(lua->opts.loop, retire_for_good, app);
+    qh_timer_set(app->retire_timer, lua->opts.retire_us);
     if (!app->n_requests) qh_loop_defer(lua->opts.loop, free_retired, lua);
 }
 
@@ -63,71 +72,6 @@ static int count_apps(const qh_lua *lua)
     int n = 0;
     for (const qh_app *a = lua->apps; a; a = a->next) n++;
     return n;
-}
-
-/* ---- telling what a load gave ---- */
-
-/* "app.lua:12: message" -> the line, cut; NULL: it names no line of a file we can read. */
-static char *excerpt_of(const qh_lua *lua, const char *message)
-{
-    const char *colon = strchr(message, ':');
-    int line = colon ? atoi(colon + 1) : 0;
-    if (line < 1 || colon == message) return NULL;
-    qh_str path = {0};
-    if (*message != '/' && lua->app_dir) qh_str_appendf(&path, "%s/", lua->app_dir);
-    qh_str_append(&path, message, (size_t)(colon - message));
-    FILE *file = fopen(qh_str_z(&path), "re");
-    qh_str_deinit(&path);
-    if (!file) return NULL;
-    char buf[EXCERPT_BYTES];
-    int at = 1;
-    bool is_found = false;
-    while (!is_found && fgets(buf, sizeof buf, file)) {
-        is_found = at == line;
-        if (strchr(buf, '\n')) at++;
-    }
-    fclose(file);
-    if (!is_found) return NULL;
-    char *text = buf + strspn(buf, " \t");
-    text[strcspn(text, "\r\n")] = 0;
-    return qh_strdup(text);
-}
-
-static void tell_failure(qh_lua *lua, const qh_app *app, const char *message)
-{
-    char *excerpt = excerpt_of(lua, message);
-    qh_error("app.failed", "gen=%d serving=%d error=\"%s\"%s%s%s", app->number,
-             lua->serving ? lua->serving->number : 0, message, excerpt ? " line=\"" : "",
-             excerpt ? excerpt : "", excerpt ? "\"" : "");
-    qh_free(excerpt);
-}
-
-static void append_missing(qh_str *out, const char *key, const qh_app *of, const qh_app *in)
-{
-    bool is_first = true;
-    for (int i = 0; i < of->n_routes; i++) {
-        bool is_there = false;
-        for (int k = 0; k < in->n_routes; k++)
-            is_there |= strcmp(of->routes[i], in->routes[k]) == 0;
-        if (is_there) continue;
-        qh_str_appendf(out, "%s%s", is_first ? key : ", ", of->routes[i]);
-        is_first = false;
-    }
-    if (!is_first) qh_str_append_c(out, '"');
-}
-
-static void tell_success(const qh_app *app, const qh_app *old)
-{
-    qh_str diff = {0};
-    if (old) {
-        append_missing(&diff, " added=\"", app, old);
-        append_missing(&diff, " removed=\"", old, app);
-    }
-    for (int i = 0; i < app->n_models; i++)
-        qh_str_appendf(&diff, "%s%s", i ? "," : " models=", app->models[i]->name);
-    qh_info("app.loaded", "gen=%d ms=%.1f routes=%d%s", app->number,
-            (double)(qh_now_us() - app->start_us) / 1e3, app->n_routes, qh_str_z(&diff));
-    qh_str_deinit(&diff);
 }
 
 /* ---- loading ---- */
@@ -152,15 +96,13 @@ void qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err)
     if (lua->loading == app) lua->loading = NULL;
     if (app->is_retired) return; /* given up: a newer load is under way, or the end */
     watch_files(lua, app);
-    qh_free(lua->last_error);
-    lua->last_error = err ? qh_strdup(err->msg) : NULL;
     if (err) {
-        tell_failure(lua, app, err->msg);
+        qh_reload_note_failure(lua, app, err->msg);
         count_load("result=\"failed\"");
         retire(lua, app);
     } else {
         qh_app *old = lua->serving;
-        tell_success(app, old);
+        qh_reload_note_ok(lua, app, old);
         count_load("result=\"ok\"");
         lua->serving = app;
         if (old) retire(lua, old);
@@ -186,14 +128,12 @@ void qh_lua_load(qh_lua *lua)
     give_up_load(lua);
     lua->is_load_wanted = count_apps(lua) >= MAX_GENERATIONS;
     if (lua->is_load_wanted) {
-        qh_warn("app.pending",
-                "generations=%d a change waits until one of them has ended its requests",
-                count_apps(lua));
+        qh_reload_note_pending(lua);
         return;
     }
     qh_status st = qh_app_new(&app, lua, &err);
     if (st) {
-        qh_error("app.failed", "error=\"%s\"", err.msg);
+        qh_reload_note_failure(lua, NULL, err.msg);
         if (lua->opts.on_app) lua->opts.on_app(lua->opts.arg, lua->last_generation, &err);
         return;
     }
@@ -217,7 +157,7 @@ void qh_lua_on_request(qh_lua *lua, qh_exchange *x)
     }
     qh_http_field field = {"Retry-After", "1"};
     qh_exchange_reply_error(x, 503, "not_ready",
-                            lua->last_error ? "the app does not load" : "the app is loading",
+                            lua->is_failed ? "the app does not load" : "the app is loading",
                             &field, 1);
     qh_exchange_unref(x);
 }
@@ -228,7 +168,7 @@ qh_lua_state qh_lua_get_state(const qh_lua *lua)
 {
     qh_lua_state s = {.generation = lua->serving ? lua->serving->number : 0,
                       .is_loading = lua->loading != NULL,
-                      .last_error = lua->last_error};
+                      .last_error = lua->is_failed ? lua->last_failure.message : NULL};
     for (const qh_app *a = lua->apps; a; a = a->next) {
         s.n_generations++;
         s.n_requests += a->n_requests;
@@ -277,6 +217,7 @@ qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
     o->lib_dir = opts->lib_dir ? qh_strdup(opts->lib_dir) : NULL;
     if (!o->cpu_us) o->cpu_us = qh_task_limits_default.cpu_us;
     if (!o->slice_us) o->slice_us = qh_task_limits_default.slice_us;
+    if (!o->retire_us) o->retire_us = RETIRE_US;
     if (!o->heap_bytes) o->heap_bytes = qh_task_limits_default.heap_bytes;
     lua->app_dir = folder_of(real);
     lua->stores = qh_stores_new(o->loop, opts->data_dir);
@@ -312,7 +253,8 @@ void qh_lua_free(qh_lua *lua)
     qh_free((char *)lua->opts.app_path);
     qh_free((char *)lua->opts.lib_dir);
     qh_free(lua->app_dir);
-    qh_free(lua->last_error);
+    qh_load_story_deinit(&lua->last_ok);
+    qh_load_story_deinit(&lua->last_failure);
     qh_free(lua);
 }
 
@@ -343,9 +285,8 @@ static void check_over(void *arg, int generation, const qh_err *err)
 static char *list_app(const qh_app *app)
 {
     qh_str out = {0};
-    for (int i = 0; i < app->n_routes; i++) qh_str_appendf(&out, "%s\n", app->routes[i]);
-    for (int i = 0; i < app->n_models; i++)
-        qh_str_appendf(&out, "model %s\n", app->models[i]->name);
+    for (int i = 0; i < app->parts.n && app->parts.items[i].kind <= QH_PART_MODEL; i++)
+        qh_str_appendf(&out, "%s\n", app->parts.items[i].name);
     return qh_str_steal(&out);
 }
 

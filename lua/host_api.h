@@ -10,7 +10,8 @@
  *
  * A generation is one load of the app in a VM of its own. A request stays on the generation it
  * began with; the newest good one takes the new requests; an old one is freed when its last
- * request ends. A failed load leaves the running generation as it is.
+ * request ends, which is cancelled after retire_us. At most three generations are alive; a further
+ * change waits until one is gone. A failed load leaves the running generation as it is.
  * Thread: the loop thread, all of it. */
 #pragma once
 #include "base/err.h"
@@ -43,6 +44,7 @@ typedef struct {
     bool is_watching;               /* load again when a file that the app uses changes */
     bool is_dev;                    /* tracebacks in replies */
     int64_t cpu_us, slice_us;       /* of a request between two waits; 0: 100 ms, 2 ms */
+    int64_t retire_us;              /* a replaced app ends its requests within it; 0: 10 min */
     int64_t heap_bytes;             /* of a request; 0: 64 MiB. A VM may hold four times as much */
     /* An app that loads names a model for the first time: answer now or later. NULL: there are
      * none. */
@@ -73,6 +75,8 @@ typedef struct {
     const char *last_error;         /* of the newest load; NULL: it succeeded */
 } qh_lua_state;
 qh_lua_state qh_lua_get_state(const qh_lua *lua);
+/* What GET /qhost/reload answers: generations and who holds them, what waits, the last loads. */
+void         qh_lua_write_reload(const qh_lua *lua, qh_str *out);
 
 /* Load app_path without serving it. resolve_model as in qh_lua_opts; the models need no engine,
  * their tokenizers live until this returns. On success *routes is a list of lines "GET /x" and

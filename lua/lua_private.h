@@ -4,6 +4,7 @@
 #include "base/workers.h"
 #include "lua/bind/bind.h"
 #include "lua/host_api.h"
+#include "lua/parts.h"
 #include "lua/store.h"
 #include "lua/vm/budget.h"
 #include "lua/vm/task.h"
@@ -22,6 +23,15 @@ typedef struct qh_named_model {
 
 enum { QH_GENERATION_BUCKETS = 256 };
 
+/* What the loads so far came to, for the log and GET /qhost/reload: reload.c */
+typedef struct {
+    int generation;                                 /* 0: nothing of this kind yet */
+    double at, ms;                                  /* seconds since 1970; of the load */
+    char *message, *file, *excerpt;                 /* of a failure; file and excerpt may be NULL */
+    int line;                                       /* 0: none is known */
+    qh_str added, removed, changed;                 /* of a success: lists, "a, b" as JSON strings */
+} qh_load_story;
+
 struct qh_lua {
     qh_lua_opts opts;                               /* strings owned */
     char *app_dir;
@@ -35,7 +45,9 @@ struct qh_lua {
     qh_app *serving, *loading;
     int last_generation;
     bool is_load_wanted; /* a change came while too many generations were alive */
-    char *last_error;
+    double pending_since;                           /* seconds since 1970 */
+    qh_load_story last_ok, last_failure;
+    bool is_failed;                                 /* the newest load is last_failure */
     qh_generation *generations[QH_GENERATION_BUCKETS]; /* by job id */
 };
 
@@ -48,14 +60,15 @@ struct qh_app {
     int64_t start_us;                               /* of the load */
     qh_task *load;                                  /* NULL: over */
     int app_ref, dispatch_ref, fail_ref;            /* registry */
-    char **routes;                                  /* described, sorted */
-    int n_routes;
+    qh_parts parts;
     qh_named_model **models;                        /* named by this app, in order */
     int n_models;
     qh_background *backgrounds;                     /* newest first */
     int n_backgrounds;
+    struct qh_request *requests;                    /* at work, newest first */
     int n_requests;                                 /* and background tasks that they started */
     bool is_retired;                                /* freed when n_requests is zero */
+    qh_timer *retire_timer;                         /* its requests are cancelled when it fires */
 };
 
 qh_app *qh_app_of(lua_State *L);
@@ -63,12 +76,20 @@ qh_task_limits qh_app_limits(const qh_app *app);    /* of a request */
 
 /* request.c */
 void qh_request_start(qh_app *app, qh_exchange *x);
+void qh_requests_cancel(qh_app *app, const char *code);     /* all of them; clients are told code */
+int  qh_requests_count(const qh_app *app, int *n_all);      /* those whose reply has begun */
 
 /* app.c */
 qh_status qh_app_new(qh_app **out, qh_lua *lua, qh_err *err);
 /* qh_lua_loaded follows, perhaps before this returns. */
 qh_status qh_app_load(qh_app *app, qh_err *err);
 void      qh_app_free(qh_app *app);                 /* not from inside one of its tasks */
+/* reload.c */
+void      qh_reload_note_ok(qh_lua *lua, qh_app *app, const qh_app *old);
+/* app NULL: it could not even begin */
+void      qh_reload_note_failure(qh_lua *lua, const qh_app *app, const char *message);
+void      qh_reload_note_pending(qh_lua *lua);
+void      qh_load_story_deinit(qh_load_story *s);
 /* host_api.c */
 /* A load is over. err NULL: the app is ready to serve. */
 void      qh_lua_loaded(qh_lua *lua, qh_app *app, const qh_err *err);

@@ -18,11 +18,13 @@
 
 enum { FAIL_CPU_US = 20000 };
 
-typedef struct {
+typedef struct qh_request {
+    struct qh_request *prev, *next;             /* of the app */
     qh_app *app;
     qh_exchange_box *box;
     int box_ref;                    /* registry */
     bool is_failing;                /* the task at work runs fail */
+    const char *cancel_code;        /* cancelled by us: what the client is told; NULL: it left */
 } request;
 
 static const char *kind_of(qh_task_end end)
@@ -49,6 +51,9 @@ static void over(request *r)
     r->box->task = NULL;
     qh_exchange_box_close(r->box);
     luaL_unref(qh_vm_lua(app->vm), LUA_REGISTRYINDEX, r->box_ref);
+    if (r->prev) r->prev->next = r->next;
+    else app->requests = r->next;
+    if (r->next) r->next->prev = r->prev;
     qh_free(r);
     app->n_requests--;
     qh_lua_request_over(app);
@@ -90,6 +95,18 @@ static void cut(request *r, const char *kind)
     b->is_finished = true;
 }
 
+static void reply_cancelled(request *r)
+{
+    qh_http_field fields[] = {{"Retry-After", "1"}, {"X-Should-Retry", "true"}};
+    if (r->cancel_code)
+        qh_exchange_reply_error(r->box->x, 503, r->cancel_code,
+                                "the app was replaced a while ago, and this request took too long",
+                                fields, 2);
+    else
+        qh_exchange_reply_error(r->box->x, 503, "shutting_down", "the service is shutting down",
+                                NULL, 0);
+}
+
 /* The record of the error is on top of from. */
 static void run_fail(request *r, const char *kind, lua_State *from)
 {
@@ -127,9 +144,8 @@ static void on_done(void *user, qh_task *t, qh_task_end end, lua_State *L, int n
     if (end == QH_TASK_OK) {
         over(r);
     } else if (end == QH_TASK_CANCELLED) {
-        if (is_open && !is_begun)
-            qh_exchange_reply_error(b->x, 503, "shutting_down", "the service is shutting down",
-                                    NULL, 0);
+        if (is_open && !is_begun) reply_cancelled(r);
+        else if (is_open && !b->is_finished && r->cancel_code) cut(r, r->cancel_code);
         else if (is_open && !b->is_finished) qh_exchange_abort(b->x);
         over(r);
     } else {
@@ -182,7 +198,12 @@ void qh_request_start(qh_app *app, qh_exchange *x)
     request *r = qh_new0(request);
     lua_State *L = qh_vm_lua(app->vm);
     r->app = app;
+    r->next = app->requests;
+    if (r->next) r->next->prev = r;
+    app->requests = r;
     app->n_requests++;
+    if (app->lua->opts.is_dev && app->lua->is_failed)
+        qh_exchange_add_field(x, "x-qhost-reload", "failed");
     qh_vm_privileged_begin(app->vm);
     lua_rawgeti(L, LUA_REGISTRYINDEX, app->dispatch_ref);
     lua_rawgeti(L, LUA_REGISTRYINDEX, app->app_ref);
@@ -194,4 +215,25 @@ void qh_request_start(qh_app *app, qh_exchange *x)
     qh_exchange_watch(x, &EXCHANGE_OPS, r->box);
     qh_task_limits limits = qh_app_limits(app);
     run_task(r, 2, &limits);
+}
+
+/* A task that ends now takes its request out of the list: the next one is read first. */
+void qh_requests_cancel(qh_app *app, const char *code)
+{
+    for (request *r = app->requests, *next; r; r = next) {
+        next = r->next;
+        r->cancel_code = code;
+        if (r->box->task) qh_task_cancel(r->box->task);
+    }
+}
+
+int qh_requests_count(const qh_app *app, int *n_all)
+{
+    int n = 0;
+    *n_all = 0;
+    for (const request *r = app->requests; r; r = r->next) {
+        n += qh_exchange_is_begun(r->box->x);
+        ++*n_all;
+    }
+    return n;
 }

@@ -54,6 +54,34 @@ void qh_str_appendf(qh_str *s, const char *fmt, ...)
     s->len += (size_t)n;
 }
 
+/* Bytes of the UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, no surrogates). */
+static size_t utf8_len(const unsigned char *p, size_t left)
+{
+    size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+    if (n > left) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    bool is_bad = n > 2 && ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] >= 0xa0) ||
+                            (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] >= 0x90));
+    return is_bad ? 0 : n;
+}
+
+void qh_str_append_json(qh_str *s, const char *text, size_t len_bytes)
+{
+    qh_str_append_c(s, '"');
+    for (size_t i = 0; i < len_bytes;) {
+        unsigned char c = (unsigned char)text[i];
+        size_t n = utf8_len((const unsigned char *)text + i, len_bytes - i);
+        if (c == '"' || c == '\\') qh_str_appendf(s, "\\%c", c);
+        else if (c == '\n') qh_str_append_z(s, "\\n");
+        else if (c < 0x20) qh_str_appendf(s, "\\u%04x", c);
+        else if (n) qh_str_append(s, text + i, n);
+        else qh_str_append_z(s, "\\ufffd");
+        i += n ? n : 1;
+    }
+    qh_str_append_c(s, '"');
+}
+
 void qh_str_cut_front(qh_str *s, size_t len_bytes)
 {
     qh_assert(len_bytes <= s->len);

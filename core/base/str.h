@@ -20,6 +20,8 @@ void  qh_str_append(qh_str *s, const void *data, size_t len_bytes);
 void  qh_str_append_z(qh_str *s, const char *z);
 void  qh_str_append_c(qh_str *s, char c);
 void  qh_str_appendf(qh_str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull(2)));
+/* A JSON string with its quotes; bytes that are no UTF-8 become U+FFFD. */
+void  qh_str_append_json(qh_str *s, const char *text, size_t len_bytes);
 void  qh_str_cut_front(qh_str *s, size_t len_bytes);          /* drop the first bytes */
 char *qh_str_steal(qh_str *s);                                /* caller frees with qh_free; never NULL */
 const char *qh_str_z(const qh_str *s);                        /* "" while empty */

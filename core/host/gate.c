@@ -29,6 +29,14 @@ static void reply_metrics(qh_exchange *x)
     qh_str_deinit(&out);
 }
 
+static void reply_reload(const qh_gate *g, qh_exchange *x)
+{
+    qh_str out = {0};
+    qh_lua_write_reload(g->lua, &out);
+    reply_text(x, 200, "application/json", qh_str_z(&out), out.len);
+    qh_str_deinit(&out);
+}
+
 /* Time depends on the length of what was sent only, never on how much of it is right. */
 static bool same_secret(const char *got, const char *want)
 {
@@ -38,19 +46,26 @@ static bool same_secret(const char *got, const char *want)
     return diff == 0;
 }
 
-static bool has_key(const qh_gate *g, const qh_exchange *x)
+static bool has_key(const char *key, const qh_exchange *x)
 {
     const char *value = qh_exchange_header(x, "authorization");
     if (!value || strncasecmp(value, "Bearer ", 7) != 0) return false;
     value += 7;
     while (*value == ' ') value++;
-    return same_secret(value, g->api_key);
+    return same_secret(value, key);
 }
 
-static void refuse_key(qh_exchange *x)
+static void refuse_key(qh_exchange *x, const char *message)
 {
     qh_http_field field = {"WWW-Authenticate", "Bearer"};
-    qh_exchange_reply_error(x, 401, "invalid_api_key", "a valid API key is needed: Authorization: Bearer KEY", &field, 1);
+    qh_exchange_reply_error(x, 401, "invalid_api_key", message, &field, 1);
+    qh_exchange_unref(x);
+}
+
+static void refuse_exposed(qh_exchange *x)
+{
+    qh_exchange_reply_error(x, 403, "admin_key_needed",
+                            "this service listens to other machines and was started without an admin key", NULL, 0);
     qh_exchange_unref(x);
 }
 
@@ -69,12 +84,36 @@ static bool is_read(const qh_exchange *x)
     return strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
 }
 
+static bool is_admin_path(const char *path)
+{
+    return strcmp(path, "/metrics") == 0 || strncmp(path, "/qhost/", 7) == 0;
+}
+
+/* True: x was refused. */
+static bool refuses(const qh_gate *g, qh_exchange *x, bool is_admin)
+{
+    static const char ASK[] = "a valid API key is needed: Authorization: Bearer KEY";
+    static const char ASK_ADMIN[] = "the admin key is needed: Authorization: Bearer KEY";
+    if (is_admin && g->admin_key) {
+        if (has_key(g->admin_key, x)) return false;
+        refuse_key(x, ASK_ADMIN);
+    } else if (is_admin && g->is_exposed) {
+        refuse_exposed(x);
+    } else if (g->api_key && !has_key(g->api_key, x)) {
+        refuse_key(x, ASK);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 bool qh_gate_answers(const qh_gate *g, qh_exchange *x)
 {
     const char *path = qh_exchange_path(x);
     if (is_read(x) && strcmp(path, "/health") == 0) return reply_health(g, x), true;
-    if (g->api_key && !has_key(g, x)) return refuse_key(x), true;
+    if (refuses(g, x, is_admin_path(path))) return true;
     if (is_read(x) && strcmp(path, "/metrics") == 0) return reply_metrics(x), true;
+    if (is_read(x) && strcmp(path, "/qhost/reload") == 0) return reply_reload(g, x), true;
     if (g->state == QH_GATE_LOADING || g->state == QH_GATE_FAILED) return refuse_state(g, x), true;
     return false;
 }

@@ -49,10 +49,7 @@ static void on_app(void *arg, int generation, const qh_err *err)
         qh_loop_stop(h->loop);
         return;
     }
-    if (err) {
-        qh_error("reload.failed", "error=\"%s\"", err->msg);
-        return;
-    }
+    if (err) return;                            /* the Lua layer told what and where */
     qh_info(is_first ? "serve.ready" : "reload.done", "generation=%d", generation);
     if (!is_first) return;
     qh_info("serve.started", "seconds=%.3f", (double)(qh_now_us() - h->begun_us) / 1e6);
@@ -131,12 +128,14 @@ static qh_status open_lua(host *h, qh_err *err)
     lo.data_dir = data_dir;
     st = qh_lua_new(&h->lua, &lo, err);
     qh_free(data_dir);
+    h->gate.lua = h->lua;
     return st;
 }
 
 static qh_status open_host(host *h, qh_err *err)
 {
     qh_status st = check_exposure(h->opt, err);
+    if (!st) st = qh_log_start(err);
     if (!st) st = qh_loop_new(&h->loop, err);
     if (!st) st = qh_signal_new(&h->on_term, h->loop, SIGTERM, on_signal, h, err);
     if (!st) st = qh_signal_new(&h->on_int, h->loop, SIGINT, on_signal, h, err);
@@ -164,11 +163,12 @@ static void close_host(host *h)
     qh_signal_free(h->on_int);
     qh_signal_free(h->on_hup);
     qh_loop_free(h->loop);
+    qh_log_stop();
 }
 
 qh_status qh_host_run(const qh_host_options *opt, qh_err *err)
 {
-    host h = {.opt = opt, .gate = {.api_key = opt->api_key}, .begun_us = qh_now_us(), .err = err};
+    host h = {.opt = opt, .gate = {.api_key = opt->api_key, .admin_key = opt->admin_key, .is_exposed = !qh_gate_is_loopback(opt->host)}, .begun_us = qh_now_us(), .err = err};
     qh_status st = open_host(&h, err);
     if (!st) {
         qh_lua_load(h.lua);

@@ -15,6 +15,7 @@ typedef struct {
     int port;                       /* 0: a free one */
     const char *api_key;            /* NULL: none */
     const char *tls_cert, *tls_key; /* PEM files, both or none: HTTPS. SIGHUP reads them again */
+    const char *admin_key;          /* for /metrics and /qhost/; NULL: none, see gate.h */
     bool is_insecure, is_dev;
     const char *const *models;      /* see fleet.h */
     int n_models;

@@ -77,6 +77,7 @@ struct qh_exchange {
     bool wants_drain;
     int64_t n_reply_bytes, first_byte_us;
     qh_str tags;
+    qh_str fields;                  /* that every reply to it gets, as lines */
 };
 
 typedef enum { CONN_HEAD, CONN_WORK, CONN_DISCARD, CONN_CLOSING, CONN_LINGER } conn_phase;

@@ -34,6 +34,7 @@ static void exchange_free(qh_exchange *x)
 {
     qh_http1_head_deinit(&x->head);
     qh_str_deinit(&x->tags);
+    qh_str_deinit(&x->fields);
     qh_free(x->body);
     qh_free(x);
 }
@@ -132,6 +133,11 @@ void qh_exchange_tag(qh_exchange *x, const char *key, const char *value)
 {
     qh_str_appendf(&x->tags, " %s=", key);
     append_quoted(&x->tags, value, LOGGED_TARGET_BYTES);
+}
+
+void qh_exchange_add_field(qh_exchange *x, const char *name, const char *value)
+{
+    if (x->reply == REPLY_NONE) qh_str_appendf(&x->fields, "%s: %s\r\n", name, value);
 }
 
 /* ---- the body ---- */
@@ -299,6 +305,7 @@ static void append_head(qh_str *out, qh_exchange *x, int http_status, const qh_h
     else if (x->head.version == 10) qh_str_append_z(out, "Connection: keep-alive\r\n");
     for (int i = 0; i < n_fields; i++)
         if (!is_close(&fields[i])) qh_str_appendf(out, "%s: %s\r\n", fields[i].name, fields[i].value);
+    if (x->fields.len) qh_str_append(out, x->fields.data, x->fields.len);
     qh_str_append_z(out, "\r\n");
 }
 
@@ -397,25 +404,14 @@ void exchange_drain(qh_exchange *x)
 
 /* ---- errors ---- */
 
-static void append_json_string(qh_str *out, const char *s)
-{
-    qh_str_append_c(out, '"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') qh_str_appendf(out, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20) qh_str_appendf(out, "\\u%04x", *s);
-        else qh_str_append_c(out, *s);
-    }
-    qh_str_append_c(out, '"');
-}
-
 static void format_error(qh_server *s, int http_status, const char *code, const char *message, qh_str *out)
 {
     if (s->opts.format_error) s->opts.format_error(s->opts.arg, http_status, code, message, out);
     if (out->len) return;
     qh_str_append_z(out, "{\"error\":{\"message\":");
-    append_json_string(out, message);
+    qh_str_append_json(out, message, strlen(message));
     qh_str_appendf(out, ",\"type\":\"%s\",\"code\":", http_status < 500 ? "invalid_request_error" : "server_error");
-    append_json_string(out, code);
+    qh_str_append_json(out, code, strlen(code));
     qh_str_append_z(out, "}}");
 }
 

@@ -150,5 +150,8 @@ bool      qh_exchange_is_begun(const qh_exchange *x);     /* reply or begin was 
 /* A whole reply in the shape of format_error, with further fields (Retry-After ...). */
 qh_status qh_exchange_reply_error(qh_exchange *x, int http_status, const char *code,
                                   const char *message, const qh_http_field *fields, int n_fields);
+/* One more field for whatever reply comes; nothing once it was begun. Name and value are the host's
+ * own words, taken as they are. */
+void      qh_exchange_add_field(qh_exchange *x, const char *name, const char *value);
 /* One more key=value on the access-log line; value is quoted as needed. */
 void      qh_exchange_tag(qh_exchange *x, const char *key, const char *value);

@@ -1,6 +1,7 @@
 --- app.lua: an app is routes and middlewares; an app file makes one and returns it.
 local core = require "qhost.core"
 local errors = require "qhost.errors"
+local parts = require "qhost.parts"
 local request = require "qhost.request"
 local response = require "qhost.response"
 local router = require "qhost.router"
@@ -26,8 +27,9 @@ function App:route(method, path, opts, handler)
   if opts.on_disconnect and opts.on_disconnect ~= "cancel" and opts.on_disconnect ~= "finish" then
     error(("route %s %s: on_disconnect is 'cancel' or 'finish'"):format(method, path), 3)
   end
-  self.router:add(method, path, { method = method, path = path, opts = opts, handler = handler })
-  self.list[#self.list + 1] = method .. " " .. path
+  local route = { method = method, path = path, opts = opts, handler = handler }
+  self.router:add(method, path, route)
+  self.list[#self.list + 1] = route
   return self
 end
 
@@ -132,14 +134,19 @@ function M.fail(_, x, kind, message, trace)
   x:reply(e.status, errors.headers(e), errors.body(e))
 end
 
---- The routes of an app, for the log of a load; raises when the app file returned no app.
----@return string[]
+--- What an app is made of, for the story of a reload; raises when the app file returned no app.
+---@return table[]
 function M.describe(app)
   if getmetatable(app) ~= App then
     error(("the app file returned %s; it must return an app (local app = qh.app() ... return app)"):format(
       app == nil and "nothing" or "a " .. type(app)), 0)
   end
-  return app.list
+  local list = parts.take()
+  for _, r in ipairs(app.list) do
+    list[#list + 1] = parts.part("route", r.method .. " " .. r.path, r.handler, r.opts)
+  end
+  for i, m in ipairs(app.middlewares) do list[#list + 1] = parts.part("middleware", m.name, m.fn, { i }) end
+  return list
 end
 
 return M

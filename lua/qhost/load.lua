@@ -2,10 +2,10 @@
 local _, c = ...
 local app = require "qhost.app"
 
---- Yields. Returns the app and its routes; raises when the file is broken or returns no app.
+--- Yields. Returns the app and its parts; raises when the file is broken or returns no app.
 ---@param path string
 ---@return qhost.App app
----@return string[] routes
+---@return table[] parts
 return function(path)
   local chunk, where = c.load_file(path)
   local value = chunk("main", where)

@@ -129,6 +129,7 @@ static void read_compile(lua_State *L, file_read *r, const char *library_file)
     } else {
         if (library_file) lua_pushfstring(L, "=%s", library_file);
         else push_chunk_name(L, r->paths[r->found]);
+        if (!library_file) qh_source_note(vm, lua_tostring(L, -1) + 1, &r->text);
         status = luaL_loadbufferx(L, qh_str_z(&r->text), r->text.len, lua_tostring(L, -1), "t");
         lua_remove(L, -2);
     }

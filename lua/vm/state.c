@@ -95,6 +95,7 @@ void qh_vm_free(qh_vm *vm)
     qh_tasks_end_all(vm);
     qh_vm_privileged_begin(vm);
     if (vm->L) lua_close(vm->L);
+    qh_sources_keep(vm, false);
     for (int i = 0; i < vm->n_files; i++) qh_free(vm->files[i]);
     qh_free(vm->files);
     qh_str_deinit(&vm->scratch);

@@ -1,6 +1,7 @@
 /* vm_private.h - the inside of a VM, shared by the files of lua/vm only. */
 #pragma once
 #include "lua/vm/budget.h"
+#include "lua/vm/source.h"
 #include "lua/vm/state.h"
 #include "lua/vm/task.h"
 
@@ -60,6 +61,9 @@ struct qh_vm {
 
     char **files;
     int n_files, cap_files;
+    qh_source *sources;
+    int n_sources;
+    bool keeps_sources;
 };
 
 static inline qh_coro_mark *qh_coro_mark_of(lua_State *co)

@@ -1,10 +1,12 @@
 /* lua_host.c - the least host that serves an app: a server, the Lua layer and scripted models.
  *
- *     lua_host APP.lua [--dev] [--cpu-ms N] [--heap-mb N] [--pages N] [--data DIR] name=script.lua...
+ *     lua_host APP.lua [--dev] [--cpu-ms N] [--heap-mb N] [--retire-ms N] [--pages N]
+ *              [--data DIR] name=script.lua...
  *
  * Prints "port N" and serves until standard input ends or SIGTERM. Each line of input is a
- * command: "stats" prints what the engines and the Lua layer hold, as JSON. A model named
- * "slow..." is answered after 300 ms, so that a load waits. */
+ * command: "stats" prints what the engines and the Lua layer hold, as JSON. GET /qhost/reload is
+ * answered as qhost serve does. A model named "slow..." is answered after 300 ms, so that a load
+ * waits. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "scripted/scripted.h"
@@ -170,7 +172,15 @@ static void on_signal(void *arg, int signo)
 static void on_request(void *arg, qh_exchange *x)
 {
     (void)arg;
-    qh_lua_on_request(H.lua, x);
+    if (strcmp(qh_exchange_path(x), "/qhost/reload") != 0) {
+        qh_lua_on_request(H.lua, x);
+        return;
+    }
+    qh_str body = {0};
+    qh_lua_write_reload(H.lua, &body);
+    qh_exchange_reply(x, 200, NULL, 0, body.data, body.len);
+    qh_exchange_unref(x);
+    qh_str_deinit(&body);
 }
 
 int main(int argc, char **argv)
@@ -187,6 +197,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--heap-mb") == 0 && i + 1 < argc)
             opts.heap_bytes = (int64_t)atoi(argv[++i]) << 20;
         else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc) opts.data_dir = argv[++i];
+        else if (strcmp(argv[i], "--retire-ms") == 0 && i + 1 < argc)
+            opts.retire_us = (int64_t)atoi(argv[++i]) * 1000;
         else if (strcmp(argv[i], "--pages") == 0 && i + 1 < argc) H.n_pages = atoi(argv[++i]);
         else if (eq && H.n_models < MAX_MODELS)
             *eq = 0, open_model(&H.models[H.n_models++], argv[i], eq + 1);

@@ -73,7 +73,7 @@ def test_script_errors_are_500_that_sdks_do_not_retry_and_hide_the_script(server
         status, headers, text = server.get(path)
         assert status == 500 and headers["x-should-retry"] == "false"
         assert json.loads(text)["error"]["code"] == "script_error" and "kaboom" not in text
-    assert server.find("kaboom")
+    assert server.wait_for("kaboom", 2)
     status, _, text = server.get("/teapot")
     assert status == 418 and json.loads(text)["error"]["message"] == "short and stout"
 
@@ -132,8 +132,9 @@ def test_saving_the_app_swaps_it_and_a_stream_goes_on(server, app_file):
         app_file.write_text(APP.replace('"one"', '"two"'))
         server.wait_until(lambda: server.get("/version")[2] == "two", timeout=3, what="the new version")
         app_file.write_text("local x = = 1\n")
-        server.wait_for("reload.failed", 3)
-        assert "app.lua:1" in server.find("reload.failed")
+        assert "app.lua:1" in server.wait_for("app.failed", 3)
+        report = json.loads(server.get("/qhost/reload")[2])
+        assert report["failed"] and report["last_error"]["line"] == 1 and "1 | local x = = 1" in report["last_error"]["excerpt"]
         assert server.get("/version")[2] == "two"
         rest = b""
         while part := s.recv(65536):
@@ -188,6 +189,32 @@ def test_a_key_is_asked_for(qhost, app_file, smollm):
         assert server.get("/version", {"authorization": "Bearer s3cretX"})[0] == 401
         assert server.get("/version", {"authorization": "Bearer s3cret"})[0] == 200
         assert server.get("/health")[0] == 200 and server.get("/metrics")[0] == 401
+    finally:
+        assert server.stop() == 0
+
+
+def test_metrics_and_reload_ask_for_the_admin_key(qhost, app_file, smollm):
+    args = ["--model", f"m={smollm}", "--api-key", "user", "--admin-key", "admin"]
+    for more in ([], ["--host", "0.0.0.0"]):
+        server = Server(qhost, app_file, *args, *more)
+        try:
+            for path in ("/metrics", "/qhost/reload", "/qhost/none"):
+                assert server.get(path)[0] == 401
+                assert server.get(path, {"authorization": "Bearer user"})[0] == 401
+            admin = {"authorization": "Bearer admin"}
+            assert server.get("/metrics", admin)[0] == server.get("/qhost/reload", admin)[0] == 200
+            assert server.get("/qhost/none", admin)[0] in (401, 404) and server.get("/version", admin)[0] == 401
+        finally:
+            assert server.stop() == 0
+
+
+def test_off_loopback_the_operators_pages_are_shut_without_an_admin_key(qhost, app_file, smollm):
+    server = Server(qhost, app_file, "--model", f"m={smollm}", "--host", "0.0.0.0", "--api-key", "user")
+    try:
+        for path in ("/metrics", "/qhost/reload"):
+            status, _, text = server.get(path, {"authorization": "Bearer user"})
+            assert status == 403 and "admin_key_needed" in text
+        assert server.get("/version", {"authorization": "Bearer user"})[0] == 200
     finally:
         assert server.stop() == 0
 

@@ -28,6 +28,16 @@ TEST(appends_grow_and_keep_nul_bytes)
     qh_free(own);
 }
 
+TEST(json_strings_are_valid_whatever_the_bytes)
+{
+    static const char IN[] = "a\"b\\c\n\x01 \xc3\xa9 \xff \xc0\xaf \xed\xa0\x80 \xf0\x9f\x98\x80 \xe2\x82";
+    qh_str s = {0};
+    qh_str_append_json(&s, IN, sizeof IN - 1);
+    CHECK_STR(qh_str_z(&s), "\"a\\\"b\\\\c\\n\\u0001 \xc3\xa9 \\ufffd \\ufffd\\ufffd "
+                            "\\ufffd\\ufffd\\ufffd \xf0\x9f\x98\x80 \\ufffd\\ufffd\"");
+    qh_str_deinit(&s);
+}
+
 TEST(arena_refuses_more_than_its_limit_and_aligns)
 {
     qh_arena *a = qh_arena_new(10000);
