@@ -239,6 +239,7 @@ void qh_lua_free(qh_lua *lua)
         unlink_app(lua, app);
         qh_app_free(app);
     }
+    qh_policies_close(lua->policies);
     qh_stores_free(lua->stores);
     qh_workers_free(lua->workers);
     qh_waker_free(lua->worker_waker);

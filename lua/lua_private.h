@@ -5,6 +5,7 @@
 #include "lua/bind/bind.h"
 #include "lua/host_api.h"
 #include "lua/parts.h"
+#include "lua/policies.h"
 #include "lua/store.h"
 #include "lua/vm/budget.h"
 #include "lua/vm/task.h"
@@ -39,6 +40,7 @@ struct qh_lua {
     qh_workers *workers;
     qh_waker *worker_waker;
     qh_watcher *watcher;
+    qh_policies *policies;                          /* the thread; NULL until a job has a policy */
     qh_stores *stores;
     qh_named_model *models;                         /* ever resolved; in order of resolution */
     qh_app *apps;                                   /* alive, newest first */

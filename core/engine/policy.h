@@ -21,7 +21,7 @@
 enum {
     QH_POLICY_MAX_TOP = 256,
     QH_POLICY_REASON_BYTES = 41,    /* a word of at most 40 */
-    QH_POLICY_MESSAGE_BYTES = 300
+    QH_POLICY_MESSAGE_BYTES = QH_ERR_MSG_BYTES
 };
 
 typedef struct qh_policy qh_policy;

@@ -230,8 +230,10 @@ static void set_usage(lua_State *L, const qh_usage *u)
     lua_setfield(L, -2, "timings");
 }
 
-static const char *finish_name(qh_finish f)
+static const char *finish_name(const qh_event *ev)
 {
+    qh_finish f = ev->finish;
+    if (f == QH_FINISH_POLICY) return ev->reason;
     return f == QH_FINISH_LENGTH     ? "length"
            : f == QH_FINISH_CANCELED ? "canceled"
            : f == QH_FINISH_ERROR    ? "error"
@@ -254,11 +256,13 @@ static void push_event(lua_State *L, const qh_generation *g, const qh_event *ev)
         lua_setfield(L, -2, "tokens");
     }
     if (ev->type != QH_EVENT_DONE) return;
-    set_string(L, "finish", finish_name(ev->finish));
+    set_string(L, "finish", finish_name(ev));
     if (ev->stop_match) set_string(L, "stop_match", ev->stop_match);
     if (ev->finish == QH_FINISH_ERROR) {
         set_string(L, "status", qh_status_name(ev->status));
         set_string(L, "message", ev->message ? ev->message : qh_status_text(ev->status));
+    } else if (ev->message) {
+        set_string(L, "message", ev->message);      /* of a policy that failed */
     }
     set_usage(L, &ev->usage);
 }

@@ -1,5 +1,6 @@
 /* spec.c - see spec.h */
 #include "lua/bind/spec.h"
+#include "lua/bind/policy.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
@@ -185,6 +186,13 @@ static qh_status read_seed(const spec *s)
     return QH_OK;
 }
 
+static qh_status read_policy(const spec *s)
+{
+    qh_policy_unref(s->gen->policy);
+    s->gen->policy = qh_policy_at(s->L, lua_gettop(s->L));
+    return s->gen->policy ? QH_OK : fail_type(s, "a policy");
+}
+
 static qh_status read_field(const spec *s, bool *is_known)
 {
     qh_gen *g = s->gen;
@@ -204,6 +212,7 @@ static qh_status read_field(const spec *s, bool *is_known)
         return read_strings(s, &g->sampling.dry_breakers, &g->sampling.n_dry_breakers);
     if (strcmp(s->key, "timeout") == 0) return read_timeout(s);
     if (strcmp(s->key, "cache_salt") == 0) return read_salt(s);
+    if (strcmp(s->key, "policy") == 0) return read_policy(s);
     *is_known = false;
     return qh_fail(s->err, QH_EINVAL, "submit has no field '%s'", s->key);
 }

@@ -6,6 +6,7 @@ local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
 local re = require "qhost.re"
+local policy = require "qhost.policy"
 local sampler = require "qhost.sampler"
 local schema = require "qhost.schema"
 local store = require "qhost.store"
@@ -26,6 +27,7 @@ return {
   app = app.new,
   model = model.new,
   sampler = sampler.new,
+  policy = policy.new,
   schema = schema,
   template = setmetatable({ jinja = template.jinja }, { __call = function(_, def) return template.new(def) end }),
   tool = tool.new,

@@ -4,6 +4,7 @@ local core = require "qhost.core"
 local conversation = require "qhost.conversation"
 local errors = require "qhost.errors"
 local formats = require "formats"
+local policy = require "qhost.policy"
 local sampler = require "qhost.sampler"
 local template = require "qhost.template"
 local M = {}
@@ -24,7 +25,8 @@ local ENGINE_FIELDS = {
   "keep_stop", "stop_ids", "logprobs", "top_logprobs", "prompt_logprobs", "tokens", "priority", "timeout", "cache_salt",
 }
 local OTHER_FIELDS = { messages = true, prompt = true, system = true, tools = true, parallel_tool_calls = true,
-  sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true }
+  sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true,
+  policy = true }
 local IS_ENGINE_FIELD = {}
 for _, name in ipairs(ENGINE_FIELDS) do IS_ENGINE_FIELD[name] = true end
 
@@ -234,6 +236,11 @@ function Model:submit(o)
   spec.shown_ids = reading and reading.shown
   local own = self.own_template and self.own_template.stop
   if own and not o.raw then spec.stop = joined(spec.stop or {}, own) end
+  if o.policy then
+    local bound, refused, code = policy.bind(o.policy)
+    if not bound then return nil, refused, code end
+    spec.policy = bound
+  end
   local gen, message, status = self.handle:submit(spec)
   if not gen then return nil, message, status end
   return answer.new(gen, reading)

@@ -290,6 +290,7 @@ local Model = {}
 ---@field priority? integer  larger is sooner
 ---@field timeout? number  seconds
 ---@field cache_salt? string  prompts share cached work only among equal salts
+---@field policy? qhost.Policy  chooses the tokens
 
 ---@class qhost.Message
 ---@field role "system"|"user"|"assistant"|"tool"|"developer"
@@ -326,6 +327,7 @@ local Model = {}
 ---@field reasoning? string  what the model thought first, where its format marks that
 ---@field tool_calls qhost.ToolCall[]  maybe none; read only when tools were given
 ---@field unparsed? boolean  something in the text looked like a call and could not be read as one
+---@field message? string  of a policy that failed
 ---@field finish "stop"|"length"|"tool_calls"|"canceled"
 ---@field stop_match? string  the stop text that was met
 ---@field usage { prompt: integer, cached: integer, completion: integer }  in tokens
@@ -426,6 +428,59 @@ local Sampler = {}
 ---@param steps table[]
 ---@return qhost.Sampler
 function qh.sampler(steps) end
+
+---@class qhost.Policy  what qh.policy gives: an option of a request; called with parameters, the same with those
+---@field name string
+---@overload fun(params: table): qhost.Policy
+
+--- A sampling policy: a module that chooses among the best tokens, with Lua for each token but beside the engine,
+--- on a thread of its own. A late one makes its own answer wait and nobody else's. The module is one file of the
+--- app's folder ("policies.tired" or "policies/tired.lua") or one that ships: "qhost.policies.cautious", "schedule",
+--- "repetition", "mirostat", "entropy". Only while the file loads (waits).
+---
+---     local cautious = qh.policy "qhost.policies.cautious"
+---     llm:chat { prompt = "...", policy = cautious { min_lead = 0.5 } }
+---
+--- The module returns a table with these fields; at least one of logits and accept:
+---
+---     name, top, budget_us      a word; how many candidates it wants, 1..256, default 64; CPU of a call in us, default 50
+---     check(p)                  raises when the parameters are wrong: the request is refused with a 400
+---     init(seq, p)              -> st, plain data. seq: n_prompt, max_tokens, n_vocab, eos
+---     logits(cand, st, row)     edits the candidates of a token (qhost.Candidates); st is read-only here
+---     accept(st, tok, row)      a token is in: change st, or return "stop" with a reason, a word that becomes the
+---                               answer's `finish`. row.prob: the chance that it had among the candidates
+---
+--- row: n_out (tokens of the answer so far, in accept with this one), position, and what seq has.
+--- The order is: logit_bias, penalties, DRY, the `top` best tokens, the request's top_k, top_p, min_p, typical_p and
+--- XTC, then logits, then temperature and draw. So a policy that does nothing gives what top_k = top gives, and every
+--- other option (stop, seed, n, logprobs, min_tokens, ...) means what it means without a policy.
+---
+--- The module is run once for each answer, in a VM of its own with 1 MB, and sees math without random (cand:coin()
+--- is there instead), table and string without what may run away (no patterns, rep, move), utf8, assert, error,
+--- ipairs, pairs, next, select, tonumber, tostring, type. It cannot wait, read, require or catch errors. One that
+--- fails ends its answer with finish = "policy_error", one that takes longer than its budget on average with
+--- "policy_timeout"; `message` of the result says why. An answer stays with the version of the file it began with.
+---@param module string
+---@return qhost.Policy
+function qh.policy(module) end
+
+--- The candidates of one token, in logits. #cand; they count from 1, the likeliest first. Probabilities are those of
+--- what is left, at temperature 1. What returns qhost.Candidates can be chained.
+---@class qhost.Candidates
+---@field prob fun(self: qhost.Candidates, i: integer): number  0 when there are fewer
+---@field id fun(self: qhost.Candidates, i: integer): integer?
+---@field logit fun(self: qhost.Candidates, i: integer): number?
+---@field text fun(self: qhost.Candidates, i: integer): string?  the bytes of its piece
+---@field entropy fun(self: qhost.Candidates): number  in nats
+---@field coin fun(self: qhost.Candidates): number  a number in (0,1) that depends on seed, choice and position only
+---@field ban fun(self: qhost.Candidates, id: integer): qhost.Candidates
+---@field keep fun(self: qhost.Candidates, ids: integer[]): qhost.Candidates  all others go
+---@field top_k fun(self: qhost.Candidates, k: integer): qhost.Candidates
+---@field top_p fun(self: qhost.Candidates, p: number): qhost.Candidates
+---@field min_p fun(self: qhost.Candidates, p: number): qhost.Candidates
+---@field bias fun(self: qhost.Candidates, id: integer, x: number): qhost.Candidates  adds x to its logit
+---@field scale fun(self: qhost.Candidates, x: number): qhost.Candidates  logits times x
+---@field temperature fun(self: qhost.Candidates, t?: number): qhost.Candidates|number  of the draw; without t: what it is
 
 -- Templates ------------------------------------------------------------------------------------------
 

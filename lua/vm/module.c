@@ -395,6 +395,53 @@ static int load_file(lua_State *L)
     return main_ready(L, LUA_OK, (lua_KContext)r);
 }
 
+/* ---- a module's text, for those who run it elsewhere ---- */
+
+static int push_text(lua_State *L, const char *text, size_t len, const char *file)
+{
+    lua_pushlstring(L, text, len);
+    lua_pushfstring(L, "=%s", file);
+    return 2;
+}
+
+static int text_ready(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    file_read *r = (file_read *)ctx;
+    if (!qh_work_is_done(L, &r->work)) return qh_task_park(L, "load", ctx, text_ready);
+    qh_vm *vm = qh_vm_of(L);
+    qh_vm_note_file(vm, r->paths[0]);
+    qh_vm_privileged_begin(vm);                 /* so that r cannot leak */
+    bool is_read = !r->err.status;
+    if (is_read) lua_pushlstring(L, qh_str_z(&r->text), r->text.len);
+    else lua_pushstring(L, r->err.msg);
+    push_chunk_name(L, r->paths[0]);
+    qh_work_free(&r->work);
+    qh_vm_privileged_end(vm);
+    if (is_read) return 2;
+    lua_pop(L, 1);
+    return lua_error(L);
+}
+
+/* c.read_module(name) (y) -> text, chunk name; of the library or of the app's folder */
+static int read_module(lua_State *L)
+{
+    size_t len;
+    const char *name = luaL_checklstring(L, 1, &len), *dir = qh_vm_of(L)->opts.app_dir;
+    qh_task_check(L);
+    if (!is_module_name(name, len))
+        return luaL_error(
+            L, "'%s' is no module name: letters, digits, '_', '-', and '.' between folders", name);
+    if (is_library_name(name)) {
+        const qh_lua_module *m = find_library(name);
+        if (!m) return luaL_error(L, "module '%s' is not part of the qhost library", name);
+        return push_text(L, m->source, m->len_bytes, m->file);
+    }
+    if (!dir) return luaL_error(L, "module '%s' not found: there is no app folder", name);
+    file_read *r = read_begin(L, dir, app_path(dir, name, ".lua"), NULL);
+    return text_ready(L, LUA_OK, (lua_KContext)r);
+}
+
 void qh_module_open(lua_State *L)
 {
     lua_getfield(L, LUA_REGISTRYINDEX, QH_LIB_GLOBALS);
@@ -415,5 +462,7 @@ void qh_module_open(lua_State *L)
     luaL_getsubtable(L, LUA_REGISTRYINDEX, BINDINGS);
     lua_pushcfunction(L, load_file);
     lua_setfield(L, -2, "load_file");
+    lua_pushcfunction(L, read_module);
+    lua_setfield(L, -2, "read_module");
     lua_pop(L, 1);
 }
