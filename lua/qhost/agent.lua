@@ -15,6 +15,7 @@ local M = {}
 
 local MAX_STEPS, MAX_CALLS = 8, 32
 local PARALLEL = 8               -- calls of one turn that run at a time
+local WHEN_STUCK = "Answer me now, in one sentence."
 
 ---@class qhost.Agent
 ---@field name string
@@ -32,7 +33,7 @@ Run.__name = "qhost.Run"
 -- Making one ---------------------------------------------------------------------------------------------
 
 local FIELDS = { name = "string", model = "table", tools = "table", system = "string", max_steps = "integer",
-  max_tokens = "integer", max_calls = "integer", timeout = "number", on_step = "function" }
+  max_tokens = "integer", max_calls = "integer", timeout = "number", on_step = "function", when_stuck = true }
 local KINDS = { string = "a text", table = "a list", integer = "an integer above 0", number = "a number above 0",
   ["function"] = "a function" }
 
@@ -43,7 +44,7 @@ local function check_fields(def)
     local kind = FIELDS[key]
     if not kind then error(("qh.agent has no field '%s'"):format(tostring(key)), 3) end
     local is_number = kind == "integer" or kind == "number"
-    local fits = kind == "integer" and math.type(value) == "integer" or type(value) == kind
+    local fits = kind == true or kind == "integer" and math.type(value) == "integer" or type(value) == kind
     if not fits or is_number and value <= 0 then
       error(("qh.agent: %s is %s; %s is expected"):format(key, tostring(value), KINDS[kind]), 3)
     end
@@ -60,6 +61,12 @@ local function by_name(tools)
   return out
 end
 
+local function stuck_text(v)
+  if v == nil or v == true then return WHEN_STUCK end
+  if v ~= false and type(v) ~= "string" then error("qh.agent: when_stuck is a text or false", 3) end
+  return v
+end
+
 --- Make an agent.
 ---@param def table
 ---@return qhost.Agent
@@ -68,7 +75,7 @@ function M.new(def)
   local tools = def.tools or {}
   local self = setmetatable({ name = def.name or "agent", model = def.model, tools = tools, by_name = by_name(tools),
     system = def.system, max_steps = def.max_steps or MAX_STEPS, max_calls = def.max_calls or MAX_CALLS,
-    max_tokens = def.max_tokens, timeout = def.timeout, on_step = def.on_step }, Agent)
+    max_tokens = def.max_tokens, timeout = def.timeout, on_step = def.on_step, when_stuck = stuck_text(def.when_stuck) }, Agent)
   return self
 end
 
@@ -77,7 +84,7 @@ end
 local emit = coroutine.yield
 
 local function new_state()
-  return { n_steps = 0, n_calls = 0, n_shown = 0, seconds = 0, usage = { prompt = 0, cached = 0, completion = 0 } }
+  return { n_steps = 0, n_calls = 0, n_shown = 0, seconds = 0, made = {}, usage = { prompt = 0, cached = 0, completion = 0 } }
 end
 
 -- Seconds of work so far; what waits for an approval does not count.
@@ -266,6 +273,19 @@ local function take_results(run, calls)
   end
 end
 
+-- Small models may make the same call for ever. A turn whose calls have all been made before, and gave what
+-- they give now, brings nothing new: then the model is asked, as by the user, to answer.
+local function unstick(run, calls)
+  local made, is_stuck = run.state.made, true
+  for _, call in ipairs(calls) do
+    local args = core.json.decode(call.raw)
+    local key = call.name .. " " .. (args and core.json.encode(args, { sort = true }) or call.raw)
+    is_stuck = is_stuck and made[key] == call.outcome.text
+    made[key] = call.outcome.text
+  end
+  if is_stuck and run.agent.when_stuck then run.transcript:add { role = "user", content = run.agent.when_stuck } end
+end
+
 -- The loop -----------------------------------------------------------------------------------------------
 
 local ENDS = { length = true, canceled = true }
@@ -298,6 +318,7 @@ end
 local function answer_calls(run, calls)
   run_calls(run, calls)
   take_results(run, calls)
+  unstick(run, calls)
 end
 
 local function loop(run)

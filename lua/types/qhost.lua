@@ -711,6 +711,7 @@ function qh.tool(def) end
 ---@field max_calls? integer  calls of tools; 32
 ---@field max_tokens? integer  written by the model in all steps together
 ---@field timeout? number  seconds of a run
+---@field when_stuck? string|false  what the model is told, as by the user, when it makes the same calls again and gets the same results; default: to answer
 ---@field on_step? fun(step: qhost.StepInfo): "stop"?, string?  after each step; "stop" ends the run, with a reason
 
 ---@class qhost.Agent

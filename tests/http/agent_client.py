@@ -1,20 +1,14 @@
-"""An app with agents on a scripted model that says, turn by turn, what the user's message tells it to."""
+"""An app with agents on a scripted model that says, turn by turn, what the first user message tells it to."""
 import json
 
-# The user's message is a list of turns, joined by "||"; "$R" stands for the results of the last turn's calls.
+# The first user message is a list of turns, joined by "||"; "$R" stands for the results of the last turn's calls.
 MODEL = r'''
-local function last(text, pattern)
-  local found
-  for s in text:gmatch(pattern) do found = s end
-  return found or ""
-end
 return { ctx = %d, rate = %s, template = %s, reply = function(prompt)
-  local user, n = last(prompt, "<|im_start|>user\n(.-)<|im_end|>"), 0
+  local user, n = prompt:match "<|im_start|>user\n(.-)<|im_end|>", 0
   for _ in prompt:gmatch "<|im_start|>assistant\n" do n = n + 1 end
   local turns = {}
   for turn in (user .. "||"):gmatch "(.-)||" do turns[#turns + 1] = turn end
-  local tail, results = prompt:match "^.*<|im_start|>assistant\n(.-<|im_end|>\n<|im_start|>tool.*)$" or "", {}
-  tail = prompt:match "^(.*)<|im_start|>assistant\n$":match "^.*<|im_start|>assistant\n(.*)$" or ""
+  local tail, results = prompt:match "^(.*)<|im_start|>assistant\n$":match "^.*<|im_start|>assistant\n(.*)$" or "", {}
   for r in tail:gmatch "<|im_start|>tool\n(.-)<|im_end|>" do results[#results + 1] = r end
   return ((turns[n] or ""):gsub("%%$R", function() return table.concat(results, " & ") end))
 end }

@@ -58,7 +58,7 @@ end
 local seen = {}
 local agents = {
   plain = agent {}, steps = agent { max_steps = 2 }, calls = agent { max_calls = 2 }, tokens = agent { max_tokens = 40 },
-  time = agent { timeout = 0.5 },
+  time = agent { timeout = 0.5 }, free = agent { when_stuck = false },
   hook = agent { on_step = function(step)
     seen[#seen + 1] = { step = step.step, n_calls = #step.calls, n_messages = #step.messages }
     if step.step == 2 then return "stop", "enough" end
@@ -238,6 +238,18 @@ def test_a_context_that_is_full_ends_the_run_by_name_but_a_prompt_too_long_is_re
 def test_bad_messages_are_a_400(agent):
     status, _, text = agent().request("POST", "/events/plain", b'{"messages":[{"role":"alien"}]}')
     assert status == 400 and "messages[0].role" in json.loads(text)["error"]["message"]
+
+
+def test_a_model_that_goes_in_circles_is_asked_to_answer(agent):
+    server = agent()
+    same = call("add", a=1)
+    r = server.ask("plain", same, same.replace('"a": 1', '"a":  1'), "It is 2.", form="result")
+    assert [m["role"] for m in r["messages"]] == ["system", "user"] + ["assistant", "tool"] * 2 + ["user", "assistant"]
+    assert r["messages"][-2]["content"] == "Answer me now, in one sentence." and r["text"] == "It is 2."
+    roles = [m["role"] for m in server.ask("plain", same, call("add", a=2), same + call("add", a=3), "ok", form="result")["messages"]]
+    assert roles.count("user") == 1                      # something in each turn was new
+    roles = [m["role"] for m in server.ask("free", same, same, same, "ok", form="result")["messages"]]
+    assert roles.count("user") == 1
 
 
 def check_nothing_twice(events, slack=1):
