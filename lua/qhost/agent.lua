@@ -4,7 +4,8 @@
 ---
 --- A run is an iterator of events; what it does, it does while somebody asks for the next one. The work is a
 --- coroutine that yields its events, so it reads from top to bottom. What it must remember is plain data
---- (run.state and the transcript's messages).
+--- (run.state and the transcript's messages), so that a run can be parked for an approval and go on elsewhere.
+local approvals = require "qhost.approvals"
 local conversation = require "qhost.conversation"
 local core = require "qhost.core"
 local errors = require "qhost.errors"
@@ -15,6 +16,7 @@ local M = {}
 
 local MAX_STEPS, MAX_CALLS = 8, 32
 local PARALLEL = 8               -- calls of one turn that run at a time
+local APPROVAL_SECONDS = 3600
 local WHEN_STUCK = "Answer me now, in one sentence."
 
 ---@class qhost.Agent
@@ -33,7 +35,8 @@ Run.__name = "qhost.Run"
 -- Making one ---------------------------------------------------------------------------------------------
 
 local FIELDS = { name = "string", model = "table", tools = "table", system = "string", max_steps = "integer",
-  max_tokens = "integer", max_calls = "integer", timeout = "number", on_step = "function", when_stuck = true }
+  max_tokens = "integer", max_calls = "integer", timeout = "number", on_step = "function", when_stuck = true,
+  approval_timeout = "number" }
 local KINDS = { string = "a text", table = "a list", integer = "an integer above 0", number = "a number above 0",
   ["function"] = "a function" }
 
@@ -67,15 +70,24 @@ local function stuck_text(v)
   return v
 end
 
---- Make an agent.
+local agents, n_agents = {}, 0   -- of this generation, by name: a parked run asks for its own
+
+local function counted_name()
+  return n_agents == 0 and "agent" or "agent-" .. n_agents + 1
+end
+
+--- Make an agent. A run that waits for an approval finds its agent by the name; without one agents are counted.
 ---@param def table
 ---@return qhost.Agent
 function M.new(def)
   check_fields(def)
   local tools = def.tools or {}
-  local self = setmetatable({ name = def.name or "agent", model = def.model, tools = tools, by_name = by_name(tools),
+  local self = setmetatable({ name = def.name or counted_name(), model = def.model, tools = tools, by_name = by_name(tools),
     system = def.system, max_steps = def.max_steps or MAX_STEPS, max_calls = def.max_calls or MAX_CALLS,
-    max_tokens = def.max_tokens, timeout = def.timeout, on_step = def.on_step, when_stuck = stuck_text(def.when_stuck) }, Agent)
+    max_tokens = def.max_tokens, timeout = def.timeout, on_step = def.on_step, when_stuck = stuck_text(def.when_stuck),
+    approval_timeout = def.approval_timeout or APPROVAL_SECONDS }, Agent)
+  if agents[self.name] then error(("qh.agent: two agents are called '%s'"):format(self.name), 2) end
+  agents[self.name], n_agents = self, n_agents + 1
   return self
 end
 
@@ -168,7 +180,7 @@ local function take(run, answer)
 end
 
 -- Calls --------------------------------------------------------------------------------------------------
--- A call is plain data: { id, name, raw, outcome? }.
+-- A call is plain data: { id, name, raw, outcome?, is_asked? }.
 
 local function unknown(run, name)
   local names = {}
@@ -196,7 +208,7 @@ local function show(call, began)
     is_error = call.outcome.is_error or false, seconds = began and core.clock() - began or 0 }
 end
 
--- Look at a call. It has an outcome afterwards, or is a job to run.
+-- Look at a call. It has an outcome afterwards, is asked about, or is a job to run.
 local function prepare(run, call)
   local state = run.state
   if state.n_calls >= run.agent.max_calls then
@@ -214,6 +226,8 @@ local function prepare(run, call)
   local verdict, reason = t:verdict(args, ctx)
   if verdict == "deny" then
     call.outcome = tool.failure(reason or ("%s is not allowed"):format(call.name))
+  elseif verdict == "ask" then
+    call.is_asked = true
   else
     return { call = call, tool = t, args = args, ctx = ctx }
   end
@@ -258,11 +272,33 @@ local function run_jobs(run, jobs)
   end
 end
 
-local function run_calls(run, calls)
+-- The calls of a turn that nobody is asked about.
+local function run_free(run, calls)
   local jobs = {}
   for _, call in ipairs(calls) do
     local job = prepare(run, call)
     if job then jobs[#jobs + 1] = job elseif call.outcome then show(call) end
+  end
+  run_jobs(run, jobs)
+end
+
+local DENIED = "this call was denied"
+
+-- The calls that somebody has decided on; a reload may have changed the tools meanwhile.
+local function run_asked(run, calls, decision)
+  local jobs = {}
+  for _, call in ipairs(calls) do
+    if call.is_asked and not call.outcome then
+      local t, args = checked(run, call)
+      if not decision.approve then
+        call.outcome = tool.failure(decision.reason and DENIED .. ": " .. decision.reason or DENIED)
+      elseif not t then
+        call.outcome = args
+      else
+        jobs[#jobs + 1] = { call = call, tool = t, args = args, ctx = context(run, call) }
+      end
+      if call.outcome then show(call) end
+    end
   end
   run_jobs(run, jobs)
 end
@@ -284,6 +320,35 @@ local function unstick(run, calls)
     made[key] = call.outcome.text
   end
   if is_stuck and run.agent.when_stuck then run.transcript:add { role = "user", content = run.agent.when_stuck } end
+end
+
+-- Approvals ----------------------------------------------------------------------------------------------
+
+local function asked_of(calls)
+  local out = {}
+  for _, call in ipairs(calls) do
+    if call.is_asked and not call.outcome then
+      out[#out + 1] = core.json.object({ id = call.id, name = call.name, arguments = call.raw }, { "id", "name", "arguments" })
+    end
+  end
+  return core.json.array(out)
+end
+
+-- Put the run away: from here on it is data that outlives this request.
+local function park(run, calls)
+  run.state.seconds = seconds_used(run)
+  return approvals.park({ agent = run.agent.name, user = run.user, messages = run.transcript.messages, calls = calls,
+    asked = asked_of(calls), state = run.state }, run.agent.approval_timeout)
+end
+
+-- Wait for the decision on a parked run and carry it out. Returns how the run ends when it does not go on here.
+local function await(run, id, expires, calls)
+  emit { type = "approval", id = id, calls = asked_of(calls), expires = expires }
+  if not run.is_waiting then return "approval" end
+  local decision, finish = approvals.wait(id, expires, emit)
+  if not decision then return finish end
+  run.began = core.clock()
+  run_asked(run, calls, decision)
 end
 
 -- The loop -----------------------------------------------------------------------------------------------
@@ -314,9 +379,14 @@ local function last_finish(run, answer)
   return answer.finish == "tool_calls" and "stop" or answer.finish
 end
 
--- The calls of a turn, up to results in the transcript.
+-- The calls of a turn, up to results in the transcript. Returns how the run ends when that is not here.
 local function answer_calls(run, calls)
-  run_calls(run, calls)
+  run_free(run, calls)
+  if #asked_of(calls) > 0 then
+    local id, expires = park(run, calls)
+    local finish = await(run, id, expires, calls)
+    if finish then return finish end
+  end
   take_results(run, calls)
   unstick(run, calls)
 end
@@ -327,14 +397,27 @@ local function loop(run)
     if not answer then return limit end
     local calls = take(run, answer)
     if #calls == 0 then return end_step(run, answer, calls) or last_finish(run, answer) end
-    answer_calls(run, calls)
-    local finish = end_step(run, answer, calls) or limit_met(run, answer)
+    local finish = answer_calls(run, calls) or end_step(run, answer, calls) or limit_met(run, answer)
     if finish then return finish end
   end
 end
 
+-- A parked run goes on with the decision, then as any other.
+local function resume(run)
+  local record = run.record
+  begin(run)
+  if run.decision then
+    run_asked(run, record.calls, run.decision)
+  else
+    local finish = await(run, record.id, record.expires, record.calls)
+    if finish then return finish end
+  end
+  take_results(run, record.calls)
+  return limit_met(run, {}) or loop(run)
+end
+
 local function work(run)
-  local finish = loop(run)
+  local finish = (run.record and resume or loop)(run)
   local state = run.state
   run.outcome = { text = state.text or "", reasoning = state.reasoning, finish = finish, steps = state.n_steps,
     calls = state.n_calls, usage = state.usage, messages = run.transcript.messages }
@@ -344,7 +427,7 @@ end
 
 -- A run ------------------------------------------------------------------------------------------------
 
-local RUN_FIELDS = { messages = true, prompt = true, user = true, request = true }
+local RUN_FIELDS = { messages = true, prompt = true, user = true, request = true, resume = true, wait = true }
 
 local function messages_of(agent, o)
   local list, message = conversation.of_options { messages = o.messages, prompt = o.prompt }
@@ -353,31 +436,49 @@ local function messages_of(agent, o)
   return list
 end
 
-local function new_run(agent, o)
-  local run = { agent = agent, model = agent.model, user = o.user, request = o.request, known = {}, state = new_state(),
-    began = core.clock() }
-  run.transcript = transcript.new(agent.model, messages_of(agent, o), agent.tools)
-  return run
-end
-
 local function go_on(run)
   local ok, ev = coroutine.resume(run.work, run)
   if not ok then error(ev, 0) end
   return ev
 end
 
---- Start a run: an iterator of events, worked on while somebody reads them. user and
---- request are for the tools. What the engine refuses ends the request. Yields.
+-- fields: user, request, is_waiting; record and decision of a parked one.
+local function start_run(agent, messages, state, fields)
+  local run = setmetatable(fields, Run)
+  run.agent, run.model, run.state, run.known, run.began = agent, agent.model, state, {}, core.clock()
+  run.transcript = transcript.new(agent.model, messages, agent.tools)
+  run.work = coroutine.create(work)
+  go_on(run)
+  return run
+end
+
+local function start_parked(agent, record, fields)
+  fields.record, fields.user = record, record.user
+  return start_run(agent, record.messages, record.state, fields)
+end
+
+--- Start a run: an iterator of events, worked on while somebody reads them. user and request are for the tools;
+--- user must be plain data when calls may have to be approved. resume: the id of a parked run, in place of
+--- messages. wait = false: a run that needs an approval ends there, with the finish "approval". What the engine
+--- refuses ends the request. Yields.
 ---@param o table
 ---@return qhost.Run
 function Agent:run(o)
   for key in pairs(o) do
     if not RUN_FIELDS[key] then error(("agent:run has no option '%s'"):format(tostring(key)), 2) end
   end
-  local run = setmetatable(new_run(self, o), Run)
-  run.work = coroutine.create(work)
-  go_on(run)
-  return run
+  local fields = { request = o.request, is_waiting = o.wait ~= false }
+  if o.resume then return start_parked(self, approvals.find(o.resume, self.name), fields) end
+  fields.user = o.user
+  return start_run(self, messages_of(self, o), new_state(), fields)
+end
+
+--- What goes on with a parked run in this generation once it is decided; nil without its agent.
+---@param record table
+---@return (fun(decision: table): qhost.Run)?
+function M.runner(record)
+  local agent = agents[record.agent]
+  return agent and function(decision) return start_parked(agent, record, { decision = decision, is_waiting = true }) end
 end
 
 --- The next event, or nil at the end. Yields.
@@ -395,7 +496,11 @@ function Run:close() coroutine.close(self.work) end
 ---@return table
 function Run:result()
   local open <close> = self
-  for _ in open do end
+  local approval
+  for ev in open do
+    if ev.type == "approval" then approval = { id = ev.id, calls = ev.calls, expires = ev.expires } end
+  end
+  if self.outcome.finish == "approval" then self.outcome.approval = approval end
   return self.outcome
 end
 

@@ -65,6 +65,14 @@ end
 ---@param opts {models: table, prefix?: string}
 function App:openai(opts) return require("api.openai").mount(self, opts) end
 
+--- Routes for calls that wait for an approval: GET lists them, POST {id, approve, reason?} decides. Whoever may
+--- post there decides for everybody: put a middleware or a key before it.
+---@param path string
+---@param opts? table  of the routes
+function App:approvals(path, opts)
+  return require("qhost.approvals").mount(self, path, opts or {}, require("qhost.agent").runner)
+end
+
 -- Serving --------------------------------------------------------------------------------------------
 
 local function run_chain(app, route, req, res)

@@ -11,6 +11,8 @@ local M = {}
 local TIMEOUT = 30               -- seconds
 local MAX_RESULT = 16384         -- bytes of a result that the model gets to read
 
+local APPROVE = { auto = true, ask = true }
+
 ---@class qhost.Tool
 ---@field name string
 ---@field spec table  as the OpenAI API has tools
@@ -40,8 +42,8 @@ local function check_fields(def)
   for _, key in ipairs { "timeout", "max_result" } do
     if def[key] and not (def[key] > 0) then error(("qh.tool '%s': %s must be above 0"):format(def.name, key), 3) end
   end
-  if def.approve ~= nil and def.approve ~= "auto" and type(def.approve) ~= "function" then
-    error(("qh.tool '%s': approve is 'auto' or a function"):format(def.name), 3)
+  if def.approve ~= nil and not APPROVE[def.approve] and type(def.approve) ~= "function" then
+    error(("qh.tool '%s': approve is 'auto', 'ask' or a function"):format(def.name), 3)
   end
 end
 
@@ -143,7 +145,7 @@ local function guarded(run, args, ctx) return xpcall(run, with_trace, args, ctx)
 -- What a call raised: for the model a short message; the whole goes to the log.
 local function failed(self, ctx, e)
   if getmetatable(e) == Failure then return M.failure(e.message) end
-  if errors.is_abort(e) then return M.failure(e.message) end
+  if errors.is_abort(e) then return M.failure(not core.is_dev and e.public or e.message) end
   local trace = type(e) == "table" and e.trace or tostring(e)
   core.log("error", "tool.failed", ("tool=%s call=%s %s"):format(self.name, ctx.id, trace))
   return M.failure(core.is_dev and trace or self.name .. " failed")
@@ -175,14 +177,16 @@ function Tool:call(args, ctx, seconds)
   return finish(self, ctx, value, message)
 end
 
---- Whether a call may run: "run", or "deny" and why. Yields, when approve is a function.
----@return "run"|"deny"
+--- Whether a call may run: "run", "ask" somebody, or "deny" and why. Yields, when approve is a function.
+---@return "run"|"ask"|"deny"
 ---@return string? reason
 function Tool:verdict(args, ctx)
   if self.approve == "auto" then return "run" end
+  if self.approve == "ask" then return "ask" end
   local ok, said, reason = xpcall(self.approve, with_trace, args, ctx)
   if not ok then return "deny", failed(self, ctx, said).text end
   if said == true or said == "auto" then return "run" end
+  if said == "ask" then return "ask" end
   return "deny", type(reason) == "string" and reason or nil
 end
 

@@ -132,6 +132,15 @@ function App:use(name, opts, fn) end
 ---@return qhost.App
 function App:openai(opts) end
 
+--- Routes for calls that wait for an approval: GET lists them as {approvals: [{id, agent, calls, user, created,
+--- expires}]}, POST {id, approve, reason?} decides. The run goes on in the stream of its client, or with
+--- agent:run { resume = id }; the reply's `resumes` says which: "now" or "later". A denial is what the model reads
+--- as the result. Whoever may post there decides for everybody: put a middleware before it.
+---@param path string
+---@param opts? qhost.RouteOptions
+---@return qhost.App
+function App:approvals(path, opts) end
+
 -- The request ----------------------------------------------------------------------------------------
 
 ---@class qhost.Request
@@ -669,7 +678,7 @@ function ToolContext:fail(message) end
 ---@field output? qhost.Schema  of the result
 ---@field run fun(args: table, ctx: qhost.ToolContext): any, string?  may wait
 ---@field timeout? number  seconds; 30
----@field approve? "auto"|fun(args: table, ctx: qhost.ToolContext): boolean?, string?  whether a call may run, and why not
+---@field approve? "auto"|"ask"|fun(args: table, ctx: qhost.ToolContext): boolean|"ask"|nil, string?  "ask": somebody decides, see app:approvals; a function says whether a call may run, or "ask", or no and why
 ---@field pure? boolean  the same arguments give the same result: asked once in a run
 ---@field max_result? integer  bytes of the result that the model reads; 16384
 
@@ -704,7 +713,7 @@ function qh.tool(def) end
 
 ---@class qhost.AgentDef
 ---@field model qhost.Model
----@field name? string
+---@field name? string  by which a run that waits for an approval finds its agent after a reload
 ---@field tools? qhost.Tool[]
 ---@field system? string
 ---@field max_steps? integer  turns of the model; 8
@@ -712,6 +721,7 @@ function qh.tool(def) end
 ---@field max_tokens? integer  written by the model in all steps together
 ---@field timeout? number  seconds of a run
 ---@field when_stuck? string|false  what the model is told, as by the user, when it makes the same calls again and gets the same results; default: to answer
+---@field approval_timeout? number  seconds until a call that nobody decided on counts as denied; 3600
 ---@field on_step? fun(step: qhost.StepInfo): "stop"?, string?  after each step; "stop" ends the run, with a reason
 
 ---@class qhost.Agent
@@ -729,14 +739,20 @@ function qh.agent(def) end
 ---
 ---     local run <close> = agent:run { messages = req:json().messages, user = req.user }
 ---     return res:stream(run, { as = "openai" })
----@param o { messages?: qhost.Message[], prompt?: string, user?: any, request?: qhost.Request }
+---
+--- A run with a call that needs an approval gives the event "approval" with its id and waits, while its client does;
+--- with wait = false it ends there, with the finish "approval". `resume = id` goes on with it: once, in any later
+--- request, also after a reload or a restart, with the newest script. For that `user` must be plain data.
+---@param o { messages?: qhost.Message[], prompt?: string, user?: any, request?: qhost.Request, resume?: string, wait?: boolean }
 ---@return qhost.Run
 function Agent:run(o) end
 
 ---@class qhost.RunEvent
----@field type "text"|"reasoning"|"tool_call"|"tool_result"|"step"|"usage"|"done"
+---@field type "text"|"reasoning"|"tool_call"|"tool_result"|"approval"|"ping"|"step"|"usage"|"done"
 ---@field text? string  text, reasoning; of a tool_result what the model reads
----@field id? string  tool_call, tool_result
+---@field id? string  tool_call, tool_result; approval: what app:approvals and resume take
+---@field calls? { id: string, name: string, arguments: string }[]  approval
+---@field expires? number  approval: seconds since 1970
 ---@field name? string  tool_call, tool_result
 ---@field arguments? string  tool_call: JSON text
 ---@field index? integer  tool_call: counted through the run
@@ -744,7 +760,7 @@ function Agent:run(o) end
 ---@field seconds? number  tool_result
 ---@field step? integer  step
 ---@field usage? { prompt: integer, cached: integer, completion: integer }  step: its own; usage: of all steps
----@field finish? string  step; done: "stop", "length", "max_steps", "max_calls", "max_tokens", "timeout", "context_length", or what on_step said
+---@field finish? string  step; done: "stop", "length", "max_steps", "max_calls", "max_tokens", "timeout", "context_length", "approval", "resumed" (by another request), or what on_step said
 
 ---@class qhost.Run
 ---@field model qhost.Model
@@ -752,7 +768,7 @@ function Agent:run(o) end
 local Run = {}
 
 --- Read the run to its end (waits).
----@return { text: string, reasoning?: string, finish: string, steps: integer, calls: integer, usage: table, messages: qhost.Message[] }
+---@return { text: string, reasoning?: string, finish: string, steps: integer, calls: integer, usage: table, messages: qhost.Message[], approval?: table }
 function Run:result() end
 
 --- Give up what it does. `local run <close>` does so too.

@@ -319,7 +319,7 @@ def test_leaving_cancels_the_tools(agent):
     ("qh.tool { name = 'a' }", "run is missing"),
     ("qh.tool { name = 'a', run = print, inputs = {} }", "qh.tool has no field 'inputs'"),
     ("qh.tool { name = 'a', run = print, input = {} }", "input is no qh.schema"),
-    ("qh.tool { name = 'a', run = print, approve = 'maybe' }", "approve is 'auto' or a function"),
+    ("qh.tool { name = 'a', run = print, approve = 'maybe' }", "approve is 'auto', 'ask' or a function"),
     ("qh.agent { model = 'm' }", "model was not made by qh.model"),
     ("qh.agent { model = qh.model 'm', tools = { {} } }", "tools[1] was not made by qh.tool"),
     ("qh.agent { model = qh.model 'm', max_steps = 0 }", "max_steps is 0; an integer above 0 is expected"),
