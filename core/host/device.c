@@ -28,7 +28,8 @@ static qh_status choose(choice *c, const qh_device_options *opt, qh_err *err)
 {
     const char *name = opt->device ? opt->device : "auto";
     int n;
-    *c = (choice){.cpu = {.n_threads = opt->n_threads, .pin = true, .is_mapped = true}};
+    *c = (choice){.cpu = {.n_threads = opt->n_threads, .pin = true, .is_mapped = true},
+                  .cuda = {.is_exact = opt->is_exact, .memory_share = opt->memory_share}};
     c->is_auto = strcmp(name, "auto") == 0;
     if (c->is_auto) c->is_cuda = qh_cuda_is_available(&n, &c->why_cpu);
     else c->is_cuda = parse_cuda(name, &c->cuda.device);

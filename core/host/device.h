@@ -7,6 +7,8 @@ typedef struct {
     const char *device;             /* "auto", "cpu", "cuda" or "cuda:N"; NULL: auto, a GPU where there is one */
     const char *isa;                /* CPU level: "auto", "ref", "avx2", ...; NULL: auto */
     int n_threads;                  /* CPU; 0: all cores of this process */
+    bool is_exact;                  /* GPU: bits that depend on a sequence's prefix only, at a lower speed */
+    double memory_share;            /* GPU: of its memory that may be used; 0: 0.9 */
 } qh_device_options;
 
 /* m must outlive the backend. QH_ENOMEM says what was planned and what is there. */

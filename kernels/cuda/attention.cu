@@ -19,33 +19,13 @@
  * Numerics  float scores, p rounded to bf16 before it is summed and multiplied, float folds.
  * Oracle    qh_ref_attention over the same bf16 values, |err| <= 2^-7 * max|v|;
  *           tests/gpu/kernels_test.c */
+#include "kernels/cuda/fold.cuh"
 #include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/ops.h"
 
 enum { WARPS = 4 };
-
-static __device__ __forceinline__ float exp2_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* How total (m) and part (mt) are weighted when folded; m becomes the common maximum. */
-static __device__ __forceinline__ void fold_weights(float &m, float mt, float &a, float &b)
-{
-    const float both = fmaxf(m, mt);
-    a = both == -INFINITY ? 1.0f : exp2_fast(m - both);
-    b = both == -INFINITY ? 0.0f : exp2_fast(mt - both);
-    m = both;
-}
-
-static __device__ __forceinline__ float fold(float total, float a, float part, float b)
-{
-    return __fmaf_rn(total, a, __fmul_rn(part, b));
-}
 
 /* The 16 queries of a warp; lane 4g + t deals with rows g and g + 8 of the fragments. */
 template <int HD>
@@ -76,13 +56,6 @@ struct queries {
     }
 };
 
-/* Probabilities of a page as A fragments: word [h][n] holds keys 32*(n/4) + 8t + 2*(n%4) + {0,
- * 1}. */
-struct page_scores {
-    uint32_t p[2][8];
-    float m[2], l[2];
-};
-
 /* Scores of column tile n: keys 32*(n/4) + 8*(g/2) + 2*(n%4) + g%2 of lanes 4g + t as B. */
 template <int HD>
 static __device__ __forceinline__ void score_tile(float (&s)[4], const queries<HD> &q,
@@ -102,50 +75,6 @@ static __device__ __forceinline__ void score_tile(float (&s)[4], const queries<H
     }
 }
 
-template <int HD>
-static __device__ __forceinline__ void weigh_scores(page_scores &out, float (&s)[8][4],
-                                                    const queries<HD> &q, int first_key)
-{
-    const int t = threadIdx.x % 4;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float m = -INFINITY, l = 0;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int key = first_key + 32 * (n / 4) + 8 * t + 2 * (n % 4) + e;
-                float &v = s[n][2 * h + e];
-                if (key > q.position[h]) v = -INFINITY;
-                m = fmaxf(m, v);
-            }
-        m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
-        m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
-        const float from = m == -INFINITY ? 0.0f : m;       /* all masked: every p is 2^-inf = 0 */
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-            const __nv_bfloat162 p = __floats2bfloat162_rn(exp2_fast(s[n][2 * h] - from),
-                                                           exp2_fast(s[n][2 * h + 1] - from));
-            l += __low2float(p) + __high2float(p);
-            out.p[h][n] = *(const uint32_t *)&p;
-        }
-        l += __shfl_xor_sync(~0u, l, 1);
-        l += __shfl_xor_sync(~0u, l, 2);
-        out.m[h] = m;
-        out.l[h] = l;
-    }
-}
-
-/* Keep the first n of the eight keys that a lane's 16 bytes of V hold: what lies in a page behind
- * the sequence's end may be anything, and 0 * NaN is not 0. */
-static __device__ __forceinline__ void keep_keys(uint4 &v, int n)
-{
-    uint32_t *w = (uint32_t *)&v;
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        w[i] &= (2 * i < n ? 0xffffu : 0u) | (2 * i + 1 < n ? 0xffff0000u : 0u);
-}
-
 /* o = p v for columns 8*nd .. 8*nd + 7. */
 template <int HD>
 static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scores &s,
@@ -157,12 +86,7 @@ static __device__ __forceinline__ void mix_values(float (&o)[4], const page_scor
     for (int b = 0; b < 2; b++) {
         uint4 v = *(const uint4 *)(values + (8 * nd + g) * KV_PAGE_TOKENS + 32 * b + 8 * t);
         if (n_keys < KV_PAGE_TOKENS) keep_keys(v, n_keys - 32 * b - 8 * t);
-        const uint32_t first[4] = {s.p[0][4 * b], s.p[1][4 * b], s.p[0][4 * b + 1],
-                                   s.p[1][4 * b + 1]};
-        const uint32_t second[4] = {s.p[0][4 * b + 2], s.p[1][4 * b + 2], s.p[0][4 * b + 3],
-                                    s.p[1][4 * b + 3]};
-        mma_bf16(o, first, v.x, v.y);
-        mma_bf16(o, second, v.z, v.w);
+        mix_block(o, s, v, b);
     }
 }
 
@@ -192,7 +116,7 @@ void attend_small(qh_attn_args a)
 #pragma unroll
     for (int n = 0; n < 8; n++) *(float4 *)scores[n] = *(const float4 *)shared[n][lane];
     page_scores s;
-    weigh_scores<HD>(s, scores, q, item.page * KV_PAGE_TOKENS);
+    weigh_scores<2>(s, scores, q.position, item.page * KV_PAGE_TOKENS);
 
     float *states = a.states + ((size_t)kv_head * a.max_states + item.state) * (HD + 2);
     const int n_keys = seq.n_past + seq.n_rows - item.page * KV_PAGE_TOKENS;
@@ -265,7 +189,7 @@ void attend_large(qh_attn_args a)
 #pragma unroll
         for (int n = 0; n < 8; n++) score_tile<HD>(scores[n], q, keys, n);
         page_scores s;
-        weigh_scores<HD>(s, scores, q, p * KV_PAGE_TOKENS);
+        weigh_scores<2>(s, scores, q.position, p * KV_PAGE_TOKENS);
         float wa[2], wb[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {

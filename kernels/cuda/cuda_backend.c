@@ -305,7 +305,8 @@ static const qh_backend_ops cuda_ops = {.close = close_backend,
 
 /* ---- Open ---- */
 
-static qh_status open_device(cuda_backend *b, const qh_desc *d, const qh_weights *w, qh_err *err)
+static qh_status open_device(cuda_backend *b, const qh_desc *d, const qh_weights *w,
+                             const qh_cuda_options *options, qh_err *err)
 {
     qh_status st = qh_cuda_status(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking),
                                   "making a stream", err);
@@ -317,7 +318,8 @@ static qh_status open_device(cuda_backend *b, const qh_desc *d, const qh_weights
         st = qh_cuda_status(cudaMemsetAsync(b->pages, 0, b->plan.kv_bytes, b->stream),
                             "clearing KV pages", err);
     if (!st)
-        st = qh_cuda_forward_new(&b->forward, &b->model, &b->caps.limits, b->pages, b->stream, err);
+        st = qh_cuda_forward_new(&b->forward, &b->model, &b->caps.limits, b->pages,
+                                 options->is_exact, b->stream, err);
     return st ? st : qh_cuda_status(cudaStreamSynchronize(b->stream), "preparing memory", err);
 }
 
@@ -333,11 +335,11 @@ qh_status qh_cuda_backend_open(qh_backend **out, const qh_desc *d, const qh_weig
     if (st) return st;
     cuda_backend *b = qh_new0(cuda_backend);
     b->base.ops = &cuda_ops;
-    b->caps = (qh_backend_caps){.name = "cuda", .is_exact = true, .limits = *limits};
+    b->caps = (qh_backend_caps){.name = "cuda", .is_exact = options->is_exact, .limits = *limits};
     b->plan = p;
     b->device = options->device;
     b->n_vocab = d->n_vocab;
-    st = open_device(b, d, w, err);
+    st = open_device(b, d, w, options, err);
     if (st) {
         close_backend(&b->base);
         return st;

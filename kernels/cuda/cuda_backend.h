@@ -2,7 +2,9 @@
  *
  * Opening repacks the weights on the GPU and takes all memory: weights, pages, activations, and
  * pinned host memory for steps and logits; a step allocates nothing. submit only starts a step,
- * wait waits. Bits are exact: a row's logits do not depend on how its prefix was computed.
+ * wait waits. Two ways to compute: exact, where the bits of a row's logits depend on its prefix
+ * only; and fast, where decode steps take kernels of their own (8-bit activations with one
+ * sequence), so that bits also depend on how many sequences a step has.
  *
  * A failed launch fails its step. An error that the driver cannot clear is QH_EDEVICE, and only
  * close is allowed after it; a process that had one can never use the GPU again.
@@ -15,6 +17,7 @@
 
 typedef struct {
     int device;                     /* 0 .. n-1 of qh_cuda_is_available */
+    bool is_exact;
     double memory_share; /* of the card's memory that may be used, 0 < share <= 1; 0: 0.9 */
 } qh_cuda_options;
 

@@ -2,74 +2,34 @@
  *
  * The host describes a step in one pinned block of ints, copied in one go: rows, sequences, their
  * pages, and the attention work. A layer is nine launches of small steps, eight of prompts. */
-#include "kernels/cuda/cuda_forward.h"
+#include "kernels/cuda/cuda_step.h"
 #include "base/mem.h"
 #include "kernels/cuda/lost.h"
 #include <string.h>
 
 enum { ALIGN = 256, LARGE_QUERIES = 4 * QH_ATTN_QUERIES };
 
-static const double log2_e = 1.4426950408889634;
-
-/* Device memory of a step, all of one allocation. */
-typedef struct {
-    float *x;                       /* [max_rows][dim] the residual stream */
-    qh_bf16 *normed, *mix, *h; /* [max_rows][padded] norm(x); attention's output; silu(gate) * up */
-    float *qkv;                     /* [max_rows][q_dim + 2 * kv_dim] */
-    qh_bf16 *q;                     /* [max_rows][n_heads][padded head_dim] */
-    float *cos_sin;                 /* [max_rows][rope_dim] */
-    float *states;                  /* [n_kv_heads][max_states][padded head_dim + 2] */
-    float *logits;                  /* [max_outputs][n_vocab] */
-    int *step;                      /* [max_step_ints] the description's copy */
-} scratch;
-
-struct qh_cuda_forward {
-    const qh_cuda_model *m;
-    qh_backend_limits limits;
-    qh_kv kv;
-    cudaStream_t stream;
-    scratch s;
-    uint8_t *memory;
-    int *step_host;                 /* pinned, [max_step_ints] */
-    float *logits_host;             /* pinned, [max_outputs][n_vocab] */
-    int max_items, max_states;
-};
-
-/* A step's description: arrays in step_host and the same places on the device. */
-typedef struct {
-    int *tokens, *positions, *pages_of_rows, *output_rows, *pages;
-    qh_attn_seq *seqs;
-    qh_attn_small *small;
-    qh_attn_merge *merges;
-    qh_attn_large *large;
-    int n_small, n_merges, n_large, n_states, max_merge_queries;
-} description;
-
 /* ---- Memory ---- */
-
-static int n_group(const qh_desc *d) { return d->n_heads / d->n_kv_heads; }
-static int qkv_dim(const qh_desc *d) { return qh_desc_q_dim(d) + 2 * qh_desc_kv_dim(d); }
-static int pages_of(int n_tokens) { return (n_tokens + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS; }
 
 /* Small attention items of a step: what a step of all sequences at full length or all pages could
  * use. When shared pages make it more, sequences are worked on as large items, with the same
  * result. */
 static int max_items(const qh_backend_limits *l)
 {
-    const int64_t most = (int64_t)l->max_seqs * pages_of(l->max_context);
+    const int64_t most = (int64_t)l->max_seqs * qh_step_n_pages(l->max_context);
     return most < l->n_pages ? (int)most : l->n_pages;
 }
 
 static int max_states(const qh_desc *d, const qh_backend_limits *l)
 {
-    return n_group(d) <= QH_ATTN_QUERIES ? max_items(l) * n_group(d) : 1;
+    return qh_step_n_group(d) <= QH_ATTN_QUERIES ? max_items(l) * qh_step_n_group(d) : 1;
 }
 
 static size_t max_step_ints(const qh_desc *d, const qh_backend_limits *l)
 {
     const size_t rows = (size_t)l->max_rows, seqs = (size_t)l->max_seqs, n_arrays = 9, int4s = 4;
-    const size_t large = rows * (size_t)n_group(d) / LARGE_QUERIES + seqs;
-    return 3 * rows + (size_t)l->max_outputs + seqs * (size_t)pages_of(l->max_context) +
+    const size_t large = rows * (size_t)qh_step_n_group(d) / LARGE_QUERIES + seqs;
+    return 3 * rows + (size_t)l->max_outputs + seqs * (size_t)qh_step_n_pages(l->max_context) +
            seqs * sizeof(qh_attn_seq) / sizeof(int) +
            (size_t)max_items(l) * sizeof(qh_attn_small) / sizeof(int) +
            seqs * sizeof(qh_attn_merge) / sizeof(int) +
@@ -83,6 +43,26 @@ static void *place(uint8_t *base, size_t *at, size_t len_bytes)
     return p;
 }
 
+static qh_act8 place_act8(uint8_t *base, size_t *at, int dim)
+{
+    const size_t n = (size_t)(dim + QH_ACT8_PAD - 1) / QH_ACT8_PAD * QH_ACT8_PAD;
+    qh_act8 a;
+    a.q = place(base, at, n);
+    a.scales = place(base, at, n / QH_ACT8_GROUP * sizeof(float));
+    return a;
+}
+
+static void place_decode(scratch *s, uint8_t *base, size_t *at, const qh_desc *d,
+                         const qh_backend_limits *l)
+{
+    const size_t seqs = (size_t)l->max_seqs;
+    s->x2 = place(base, at, seqs * (size_t)d->dim * sizeof(float));
+    s->mix8 = place_act8(base, at, qh_desc_q_dim(d));
+    s->h8 = place_act8(base, at, d->ffn_dim);
+    s->decode_states = place(base, at, qh_cuda_decode_states_bytes(d, l));
+    s->counters = place(base, at, seqs * (size_t)d->n_kv_heads * sizeof(int));
+}
+
 /* Give every array its place; with base NULL, only count. */
 static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_backend_limits *l)
 {
@@ -92,13 +72,14 @@ static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_ba
     s->normed = place(base, &at, rows * (size_t)qh_padded_dim(d->dim) * sizeof(qh_bf16));
     s->mix = place(base, &at, rows * (size_t)qh_padded_dim(qh_desc_q_dim(d)) * sizeof(qh_bf16));
     s->h = place(base, &at, rows * (size_t)qh_padded_dim(d->ffn_dim) * sizeof(qh_bf16));
-    s->qkv = place(base, &at, rows * (size_t)qkv_dim(d) * sizeof(float));
+    s->qkv = place(base, &at, rows * (size_t)qh_step_qkv_dim(d) * sizeof(float));
     s->q = place(base, &at, rows * (size_t)d->n_heads * padded * sizeof(qh_bf16));
     s->cos_sin = place(base, &at, rows * (size_t)d->rope_dim * sizeof(float));
     s->states = place(
         base, &at, (size_t)d->n_kv_heads * (size_t)max_states(d, l) * (padded + 2) * sizeof(float));
     s->logits = place(base, &at, (size_t)l->max_outputs * (size_t)d->n_vocab * sizeof(float));
     s->step = place(base, &at, max_step_ints(d, l) * sizeof(int));
+    place_decode(s, base, &at, d, l);
     return at;
 }
 
@@ -132,8 +113,8 @@ static qh_status take_memory(qh_cuda_forward *f, qh_err *err)
 }
 
 qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,
-                              const qh_backend_limits *limits, uint8_t *pages, cudaStream_t stream,
-                              qh_err *err)
+                              const qh_backend_limits *limits, uint8_t *pages, bool is_exact,
+                              cudaStream_t stream, qh_err *err)
 {
     const qh_desc *d = &m->desc;
     qh_cuda_forward *f = qh_new0(qh_cuda_forward);
@@ -149,6 +130,7 @@ qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,
                     .head_dim = d->head_dim,
                     .padded = qh_cuda_padded_head(d->head_dim)};
     qh_status st = take_memory(f, err);
+    if (!st && !is_exact) st = qh_cuda_decode_new(&f->decode, f, err);
     if (st) {
         qh_cuda_forward_free(f);
         return st;
@@ -160,6 +142,7 @@ qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,
 void qh_cuda_forward_free(qh_cuda_forward *f)
 {
     if (!f) return;
+    qh_cuda_decode_free(f->decode);
     cudaFree(f->memory);
     cudaFreeHost(f->step_host);
     cudaFreeHost(f->logits_host);
@@ -179,7 +162,8 @@ static void *take_ints(int **at, size_t n)
 static bool describe_small(const qh_cuda_forward *f, description *d, const qh_step_seq *seq,
                            int index)
 {
-    const int n = seq->n_rows * n_group(&f->m->desc), n_pages = pages_of(seq->n_past + seq->n_rows);
+    const int n = seq->n_rows * qh_step_n_group(&f->m->desc),
+              n_pages = qh_step_n_pages(seq->n_past + seq->n_rows);
     if (n > QH_ATTN_QUERIES || n_pages > f->max_items - d->n_small ||
         n_pages > (f->max_states - d->n_states) / n)
         return false;
@@ -194,7 +178,7 @@ static bool describe_small(const qh_cuda_forward *f, description *d, const qh_st
 static void describe_large(const qh_cuda_forward *f, description *d, const qh_step_seq *seq,
                            int index)
 {
-    for (int q = 0; q < seq->n_rows * n_group(&f->m->desc); q += LARGE_QUERIES)
+    for (int q = 0; q < seq->n_rows * qh_step_n_group(&f->m->desc); q += LARGE_QUERIES)
         d->large[d->n_large++] = (qh_attn_large){.seq = index, .query = q};
 }
 
@@ -212,57 +196,47 @@ static void describe_rows(description *d, const qh_step *step)
     for (int i = 0; i < step->n_outputs; i++) d->output_rows[i] = step->output_rows[i];
 }
 
-/* Lists of known length come first; those that grow follow at their limits. Returns the ints
- * used. */
-static size_t describe(const qh_cuda_forward *f, description *d, const qh_step *step)
+size_t qh_step_lay_out(const qh_cuda_forward *f, description *d, int n_rows, int n_seqs,
+                       int n_outputs)
 {
-    const size_t rows = (size_t)step->n_rows, seqs = (size_t)step->n_seqs, int_bytes = sizeof(int);
+    const size_t rows = (size_t)n_rows, seqs = (size_t)n_seqs, int_bytes = sizeof(int);
     int *at = f->step_host;
     *d = (description){0};
     d->tokens = take_ints(&at, rows);
     d->positions = take_ints(&at, rows);
     d->pages_of_rows = take_ints(&at, rows);
-    d->output_rows = take_ints(&at, (size_t)step->n_outputs);
+    d->output_rows = take_ints(&at, (size_t)n_outputs);
     d->seqs = take_ints(&at, seqs * sizeof *d->seqs / int_bytes);
     d->merges = take_ints(&at, seqs * sizeof *d->merges / int_bytes);
-    d->large = take_ints(&at, (rows * (size_t)n_group(&f->m->desc) / LARGE_QUERIES + seqs) *
+    d->large = take_ints(&at, (rows * (size_t)qh_step_n_group(&f->m->desc) / LARGE_QUERIES + seqs) *
                                   sizeof *d->large / int_bytes);
     d->pages = at;
+    return (size_t)(at - f->step_host);
+}
+
+/* Lists of known length come first; those that grow follow at their limits. Returns the ints
+ * used. */
+static size_t describe(const qh_cuda_forward *f, description *d, const qh_step *step)
+{
+    int *at = f->step_host + qh_step_lay_out(f, d, step->n_rows, step->n_seqs, step->n_outputs);
     int n_pages = 0;
     for (int s = 0; s < step->n_seqs; s++) {
         const qh_step_seq *seq = &step->seqs[s];
-        const int n = pages_of(seq->n_past + seq->n_rows);
+        const int n = qh_step_n_pages(seq->n_past + seq->n_rows);
         d->seqs[s] = (qh_attn_seq){seq->first_row, seq->n_rows, seq->n_past, n_pages};
-        memcpy(d->pages + n_pages, seq->pages, (size_t)n * int_bytes);
+        memcpy(d->pages + n_pages, seq->pages, (size_t)n * sizeof(int));
         n_pages += n;
     }
     take_ints(&at, (size_t)n_pages);
     d->small = (qh_attn_small *)at;
     for (int s = 0; s < step->n_seqs; s++)
         if (!describe_small(f, d, &step->seqs[s], s)) describe_large(f, d, &step->seqs[s], s);
-    take_ints(&at, (size_t)d->n_small * sizeof *d->small / int_bytes);
+    take_ints(&at, (size_t)d->n_small * sizeof *d->small / sizeof(int));
     describe_rows(d, step);
     return (size_t)(at - f->step_host);
 }
 
 /* ---- Launching ---- */
-
-/* Where an array of the description lies on the device. */
-static const void *on_device(const qh_cuda_forward *f, const void *host)
-{
-    return f->s.step + ((const int *)host - f->step_host);
-}
-
-/* The first failure of a run of launches, and at what. */
-typedef struct {
-    cudaError_t e;
-    const char *doing;
-} progress;
-
-static void note(progress *p, cudaError_t e, const char *doing)
-{
-    if (p->e == cudaSuccess && e != cudaSuccess) *p = (progress){e, doing};
-}
 
 static void project(const qh_cuda_forward *f, progress *p, void *y, int64_t ldy, const qh_tiles *w,
                     const qh_bf16 *x, int n_rows, qh_epilogue epilogue, const char *doing)
@@ -287,7 +261,7 @@ static void attend(const qh_cuda_forward *f, progress *p, const description *s, 
                                  .q_norm = l->q_norm,
                                  .k_norm = l->k_norm,
                                  .eps = d->norm_eps,
-                                 .q_scale = (float)(d->attn_scale * log2_e),
+                                 .q_scale = qh_step_q_scale(d),
                                  .cos_sin = f->s.cos_sin,
                                  .positions = on_device(f, s->positions),
                                  .pages = on_device(f, s->pages_of_rows),
@@ -325,8 +299,10 @@ static void run_layer(const qh_cuda_forward *f, progress *p, const description *
                           f->stream),
          "norming");
     const qh_product qkv[] = {{l->wq, m->qkv}, {l->wk, m->qkv + q}, {l->wv, m->qkv + q + kv}};
-    note(p, qh_cuda_matmul(qkv, 3, qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream),
-         "projecting to heads");
+    note(
+        p,
+        qh_cuda_matmul(qkv, 3, qh_step_qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream),
+        "projecting to heads");
     attend(f, p, s, layer, n_rows);
     project(f, p, m->x, d->dim, &l->wo, m->mix, n_rows, QH_EPILOGUE_ADD, "projecting attention");
     note(p,
@@ -338,7 +314,7 @@ static void run_layer(const qh_cuda_forward *f, progress *p, const description *
     project(f, p, m->x, d->dim, &l->down, m->h, n_rows, QH_EPILOGUE_ADD, "projecting down");
 }
 
-static void run_head(const qh_cuda_forward *f, progress *p, const description *s, int n_outputs)
+void qh_step_head(const qh_cuda_forward *f, progress *p, const description *s, int n_outputs)
 {
     const qh_desc *d = &f->m->desc;
     const scratch *m = &f->s;
@@ -348,32 +324,54 @@ static void run_head(const qh_cuda_forward *f, progress *p, const description *s
          "norming");
     project(f, p, m->logits, d->n_vocab, &f->m->head, m->normed, n_outputs, QH_EPILOGUE_STORE,
             "computing logits");
+    qh_step_fetch_logits(f, p, n_outputs);
+}
+
+void qh_step_fetch_logits(const qh_cuda_forward *f, progress *p, int n_outputs)
+{
     note(p,
-         cudaMemcpyAsync(f->logits_host, m->logits,
-                         (size_t)n_outputs * (size_t)d->n_vocab * sizeof(float),
+         cudaMemcpyAsync(f->logits_host, f->s.logits,
+                         (size_t)n_outputs * (size_t)f->m->desc.n_vocab * sizeof(float),
                          cudaMemcpyDeviceToHost, f->stream),
          "fetching logits");
 }
 
-qh_status qh_cuda_forward_start(qh_cuda_forward *f, const qh_step *step, qh_err *err)
+void qh_step_begin(const qh_cuda_forward *f, progress *p, const description *s, int n_rows)
 {
-    const qh_desc *d = &f->m->desc;
-    description s;
-    progress p = {cudaSuccess, NULL};
-    const size_t n = describe(f, &s, step);
-    note(&p,
-         cudaMemcpyAsync(f->s.step, f->step_host, n * sizeof(int), cudaMemcpyHostToDevice,
+    const qh_cuda_model *m = f->m;
+    note(p,
+         qh_cuda_rope_table(f->s.cos_sin, m->rope_freqs, on_device(f, s->positions), n_rows,
+                            m->desc.rope_dim / 2, m->rope_magnitude, f->stream),
+         "computing angles");
+    note(p, qh_cuda_embed(f->s.x, &m->embed, on_device(f, s->tokens), n_rows, f->stream),
+         "embedding");
+}
+
+static void send(const qh_cuda_forward *f, progress *p, size_t n_ints)
+{
+    note(p,
+         cudaMemcpyAsync(f->s.step, f->step_host, n_ints * sizeof(int), cudaMemcpyHostToDevice,
                          f->stream),
          "sending a step");
-    note(&p,
-         qh_cuda_rope_table(f->s.cos_sin, f->m->rope_freqs, on_device(f, s.positions), step->n_rows,
-                            d->rope_dim / 2, f->m->rope_magnitude, f->stream),
-         "computing angles");
-    note(&p, qh_cuda_embed(f->s.x, &f->m->embed, on_device(f, s.tokens), step->n_rows, f->stream),
-         "embedding");
-    for (int i = 0; i < d->n_layers; i++) run_layer(f, &p, &s, i, step->n_rows);
-    if (step->n_outputs) run_head(f, &p, &s, step->n_outputs);
+}
+
+qh_status qh_cuda_forward_start(qh_cuda_forward *f, const qh_step *step, qh_err *err)
+{
+    description s;
+    progress p = {cudaSuccess, NULL};
+    if (f->decode && qh_cuda_decode_takes(f->decode, step)) {
+        send(f, &p, qh_cuda_decode_describe(f, step));
+        note(&p, qh_cuda_decode_launch(f->decode, step->n_rows, f->stream), "decoding");
+        return qh_cuda_status(p.e, p.doing, err);
+    }
+    send(f, &p, describe(f, &s, step));
+    qh_step_begin(f, &p, &s, step->n_rows);
+    for (int i = 0; i < f->m->desc.n_layers; i++) run_layer(f, &p, &s, i, step->n_rows);
+    if (step->n_outputs) qh_step_head(f, &p, &s, step->n_outputs);
     return qh_cuda_status(p.e, p.doing, err);
 }
 
-const float *qh_cuda_forward_logits(const qh_cuda_forward *f) { return f->logits_host; }
+const float *qh_cuda_forward_logits(const qh_cuda_forward *f)
+{
+    return f->logits_host;
+}

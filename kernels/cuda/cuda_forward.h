@@ -10,10 +10,11 @@ typedef struct qh_cuda_forward qh_cuda_forward;
 
 uint64_t  qh_cuda_forward_page_bytes(const qh_desc *d);
 uint64_t  qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits);
-/* m and pages (device memory) are borrowed. On failure *out is NULL and nothing stays allocated. */
+/* m and pages (device memory) are borrowed; is_exact: a row's bits depend on its prefix only. On
+ * failure *out is NULL and nothing stays allocated. */
 qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,
-                              const qh_backend_limits *limits, uint8_t *pages, cudaStream_t stream,
-                              qh_err *err);
+                              const qh_backend_limits *limits, uint8_t *pages, bool is_exact,
+                              cudaStream_t stream, qh_err *err);
 void      qh_cuda_forward_free(qh_cuda_forward *f);     /* NULL is fine */
 /* Start a step that is within the limits. On failure it has not started as far as the caller is
  * concerned: some of its keys and values may be in their pages. */

@@ -9,7 +9,7 @@
 #include "model/rope.h"
 #include <string.h>
 
-enum { ALIGN = 256, STAGE_BYTES = 32 << 20 };
+enum { ALIGN = 128, STAGE_BYTES = 32 << 20 };
 
 /* The walk. memory NULL: count only. */
 typedef struct {
@@ -55,16 +55,6 @@ static qh_tile tile_of(qh_dtype t)
     case QH_BF16: return QH_TILE_BF16;
     }
     return QH_N_TILES;
-}
-
-static size_t unit_bytes(qh_tile t)
-{
-    static const int bytes[QH_N_TILES] = {
-#define X(name, low, high, group, has_min, offset) QH_TILE_UNIT_BYTES(low, high, group, has_min),
-        QH_TILE_LIST(X)
-#undef X
-    };
-    return (size_t)bytes[t];
 }
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
@@ -114,7 +104,7 @@ static qh_tiles put_rows(loader *l, const qh_tensor *first, const qh_tensor *sec
                   .dim = (int)first->dim,
                   .n_row_tiles = (int)((first->n_rows + tile_rows - 1) / tile_rows),
                   .n_units = qh_padded_dim((int)first->dim) / QH_UNIT_DIM};
-    t.units = place(l, (size_t)t.n_row_tiles * (size_t)t.n_units * unit_bytes(t.tile));
+    t.units = place(l, (size_t)t.n_row_tiles * (size_t)t.n_units * (size_t)qh_tile_unit_bytes(t.tile));
     const qh_tensor *src[2] = {first, second};
     if (l->memory && !l->st) upload(l, &t, src, tile_rows);
     return t;

@@ -40,18 +40,37 @@ static inline gpu_facts selected_gpu()
     return f;
 }
 
+/* Part of an SM's 256 KB that is shared memory, in percent: the same for all kernels of a decode
+ * step, since an SM must run dry before it can change. */
+enum { SHARED_PERCENT = 50, PLAIN_SHARED_BYTES = 48 << 10 };
+
 template <class... P, class... A>
-static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, int n_threads,
-                                 cudaStream_t stream, A... args)
+static inline cudaError_t launch_shared(void (*kernel)(P...), dim3 grid, int n_threads,
+                                        size_t shared_bytes, cudaStream_t stream, A... args)
 {
+    cudaError_t e = cudaFuncSetAttribute((const void *)kernel,
+                                         cudaFuncAttributePreferredSharedMemoryCarveout,
+                                         SHARED_PERCENT);
+    if (!e && shared_bytes > PLAIN_SHARED_BYTES)
+        e = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)shared_bytes);
+    if (e) return e;
     cudaLaunchAttribute overlap = {};
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     overlap.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = dim3(n_threads);
+    config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
     config.attrs = &overlap;
     config.numAttrs = selected_gpu().can_overlap;
     return cudaLaunchKernelEx(&config, kernel, P(args)...);
+}
+
+template <class... P, class... A>
+static inline cudaError_t launch(void (*kernel)(P...), dim3 grid, int n_threads,
+                                 cudaStream_t stream, A... args)
+{
+    return launch_shared(kernel, grid, n_threads, 0, stream, args...);
 }

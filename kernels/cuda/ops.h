@@ -76,6 +76,46 @@ cudaError_t qh_cuda_matmul(const qh_product *products, int n_products, int64_t l
                            const qh_bf16 *x, int n_tokens, qh_epilogue epilogue,
                            cudaStream_t stream);
 
+/* ---- matvec.cu ---- */
+
+/* A vector as integers from -127 to 127 with a scale a group, padded with zeros to 128 columns. */
+enum { QH_ACT8_GROUP = 16, QH_ACT8_PAD = 128 };
+typedef struct {
+    int8_t *q;
+    float *scales;
+} qh_act8;
+
+typedef enum {
+    QH_MATVEC_STORE,                /* float y = product */
+    QH_MATVEC_ADD,                  /* float y += residual + product; y is zeros */
+    QH_MATVEC_SILU                  /* qh_act8 y = silu(gate) * up, of gate and up together */
+} qh_matvec_epilogue;
+
+/* Row tiles of one format, of one matrix or of several behind each other. */
+typedef struct {
+    qh_tile tile;
+    const uint8_t *units;
+    int unit_bytes;
+    int n_rows, n_row_tiles;
+    float *y;                       /* unless SILU */
+} qh_matvec_part;
+
+typedef struct {
+    qh_matvec_part parts[2];
+    int n_parts;
+    int dim, n_units;
+    const float *x, *norm_weight;   /* x is normed first; NULL: x8 */
+    float eps;
+    qh_act8 x8;
+    qh_matvec_epilogue epilogue;
+    const float *residual;
+    qh_act8 out;                    /* of SILU */
+    float *zero;                    /* n_zero floats that a later phase adds to */
+    int n_zero;
+} qh_matvec_args;
+bool        qh_cuda_matvec_takes(qh_tile tile);
+cudaError_t qh_cuda_matvec(const qh_matvec_args *a, cudaStream_t stream);
+
 /* ---- heads.cu ---- */
 
 /* cos_sin[row] = cos[rope_dim/2], sin[rope_dim/2] at positions[row], times magnitude */
@@ -149,6 +189,32 @@ typedef struct {
     int max_merge_queries;          /* of the merges */
 } qh_attn_args;
 cudaError_t qh_cuda_attention(const qh_attn_args *a, cudaStream_t stream);
+
+/* ---- decode_attention.cu ---- */
+
+enum { QH_DECODE_MAX_SPLITS = 64 };
+
+/* Sequences of one row each, row i of seqs[i]; n_past -1: no sequence. */
+typedef struct {
+    qh_kv kv;
+    int n_heads, rope_dim;
+    bool is_interleaved;
+    const float *qkv, *bias, *q_norm, *k_norm;      /* see qh_heads_args */
+    float eps, q_scale;
+    const float *cos_sin;
+    const qh_attn_seq *seqs;
+    const int *pages;
+    int n_rows;                     /* n_heads / n_kv_heads is at most QH_ATTN_QUERIES */
+    qh_act8 out8;                   /* of one row; q NULL: out */
+    qh_bf16 *out;
+    int ld_out;
+    float *states;                  /* [n_rows][n_kv_heads][max_splits][group][padded + 4] */
+    int *counters;                  /* [n_rows][n_kv_heads] zeros */
+    int max_splits;                 /* qh_cuda_decode_splits */
+} qh_decode_attn_args;
+/* Parts into which the pages of a sequence are dealt; pages at its longest. */
+int         qh_cuda_decode_splits(int n_rows, int n_kv_heads, int max_pages);
+cudaError_t qh_cuda_decode_attention(const qh_decode_attn_args *a, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -40,6 +40,16 @@ struct lane_unit {
 
     __device__ __forceinline__ void load(const uint8_t *unit, int lane)
     {
+        load_values(unit, lane);
+        if constexpr (F::group != 0) {
+            load_pairs(scale, unit + F::scales_at + lane / 4 * record_bytes);
+            if constexpr (F::has_min)
+                load_pairs(min, unit + F::scales_at + lane / 4 * record_bytes + 4 * F::groups);
+        }
+    }
+
+    __device__ __forceinline__ void load_values(const uint8_t *unit, int lane)
+    {
         if constexpr (F::low >= 8) {
 #pragma unroll
             for (int i = 0; i < F::low / 4; i++) {
@@ -59,11 +69,6 @@ struct lane_unit {
             high[0] = v.x, high[1] = v.y;
         } else if constexpr (F::high == 1) {
             high[0] = __ldcs((const uint32_t *)(h + 4 * lane));
-        }
-        if constexpr (F::group != 0) {
-            load_pairs(scale, unit + F::scales_at + lane / 4 * record_bytes);
-            if constexpr (F::has_min)
-                load_pairs(min, unit + F::scales_at + lane / 4 * record_bytes + 4 * F::groups);
         }
     }
 

@@ -56,6 +56,16 @@ typedef struct {
     (QH_TILE_SCALES_AT(low, high) +                                                                \
      ((group) ? 64 * 32 / ((group) + !(group)) * (1 + (has_min)) : 0))
 
+static inline int qh_tile_unit_bytes(qh_tile t)
+{
+    static const int bytes[QH_N_TILES] = {
+#define X(name, low, high, group, has_min, offset) QH_TILE_UNIT_BYTES(low, high, group, has_min),
+        QH_TILE_LIST(X)
+#undef X
+    };
+    return bytes[t];
+}
+
 /* A matrix in device memory. */
 typedef struct {
     qh_tile tile;

@@ -319,6 +319,201 @@ TEST(gate_and_up_share_tiles)
         }
 }
 
+/* ---- Products of one token, in integers ---- */
+
+static int padded128(int dim) { return (dim + QH_ACT8_PAD - 1) / QH_ACT8_PAD * QH_ACT8_PAD; }
+
+/* x as the kernels round it. */
+static void quantize(const float *x, int dim, int8_t *q, float *scales)
+{
+    for (int g = 0; g < (dim + 15) / 16; g++) {
+        float most = 0;
+        for (int i = 16 * g; i < 16 * g + 16 && i < dim; i++) most = fmaxf(most, fabsf(x[i]));
+        scales[g] = most / 127;
+        for (int i = 16 * g; i < 16 * g + 16 && i < dim; i++)
+            q[i] = most > 0 ? (int8_t)lrintf(x[i] * (127 / most)) : 0;
+    }
+}
+
+typedef struct {
+    float *x, *norm;                    /* float inputs, and what they become */
+    int8_t *q;
+    float *scales;
+    double factor;                      /* of the norm */
+} vec_input;
+
+static vec_input vec_input_of(int dim, bool is_normed)
+{
+    const int padded = padded128(dim);
+    vec_input v = {floats(dim), floats(dim), qh_alloc0((size_t)padded), floats(padded / 16), 1};
+    float *weighted = floats(dim);
+    double squares = 0;
+    random_fill(&source, v.x, dim, 2);
+    random_fill(&source, v.norm, dim, 1);
+    for (int k = 0; k < dim; k++) {
+        weighted[k] = is_normed ? v.x[k] * v.norm[k] : v.x[k];
+        squares += (double)v.x[k] * v.x[k];
+    }
+    quantize(weighted, dim, v.q, v.scales);
+    if (is_normed) v.factor = 1 / sqrt(squares / dim + 1e-6);
+    free(weighted);
+    return v;
+}
+
+static void drop_vec(vec_input *v)
+{
+    free(v->x), free(v->norm), free(v->q), free(v->scales);
+}
+
+static double vec_product(const float *w, const vec_input *v, int dim, double *magnitude)
+{
+    double sum = 0;
+    *magnitude = 0;
+    for (int k = 0; k < dim; k++) {
+        const double p = (double)w[k] * v->q[k] * v->scales[k / 16] * v->factor;
+        sum += p;
+        *magnitude += fabs(p);
+    }
+    return sum;
+}
+
+static qh_matvec_args vec_args(const vec_input *v, const qh_tiles *t, bool is_normed)
+{
+    const int padded = padded128(t->dim);
+    qh_matvec_args a = {.parts = {{t->tile, t->units, qh_tile_unit_bytes(t->tile), t->n_rows,
+                                   t->n_row_tiles, NULL}},
+                        .n_parts = 1,
+                        .dim = t->dim,
+                        .n_units = t->n_units,
+                        .eps = 1e-6f};
+    if (is_normed) {
+        a.x = to_device(v->x, (size_t)t->dim * 4);
+        a.norm_weight = to_device(v->norm, (size_t)t->dim * 4);
+    } else {
+        a.x8 = (qh_act8){to_device(v->q, (size_t)padded), to_device(v->scales, (size_t)padded / 4)};
+    }
+    return a;
+}
+
+static void check_rows(const char *what, const float *y, const float *w, const vec_input *v,
+                       int n_rows, int dim, const float *before)
+{
+    for (int r = 0; r < n_rows; r++) {
+        double magnitude, want = vec_product(w + (int64_t)r * dim, v, dim, &magnitude);
+        if (before) want += before[r];
+        if (!(fabs(y[r] - want) <= 1e-5 * magnitude + 1e-5))
+            print_error("%s %dx%d: y[%d] = %g, want %g\n", what, n_rows, dim, r, y[r], want);
+        CHECK(fabs(y[r] - want) <= 1e-5 * magnitude + 1e-5);
+    }
+}
+
+static void check_vector(const stored *s, int n_rows, int dim, bool is_normed, bool is_added)
+{
+    matrix m = matrix_of(s, n_rows, dim);
+    const qh_tiles t = packed(s, &m, NULL);
+    float *w = unpacked(&t), *y = floats(n_rows), *before = floats(n_rows);
+    vec_input v = vec_input_of(dim, is_normed);
+    random_fill(&source, before, n_rows, 1);
+    qh_matvec_args a = vec_args(&v, &t, is_normed);
+    a.parts[0].y = is_added ? to_device(y, (size_t)n_rows * 4) : device_alloc((size_t)n_rows * 4);
+    a.zero = device_alloc(700 * 4);
+    a.n_zero = 700;
+    if (is_added) a.epilogue = QH_MATVEC_ADD, a.residual = to_device(before, (size_t)n_rows * 4);
+    CHECK_CUDA(qh_cuda_matvec(&a, 0));
+    from_device(y, a.parts[0].y, (size_t)n_rows * 4);
+    check_rows(qh_dtype_name(s->dtype), y, w, &v, n_rows, dim, is_added ? before : NULL);
+    float zero[700];
+    from_device(zero, a.zero, sizeof zero);
+    for (int i = 0; i < 700; i++) CHECK(zero[i] == 0);
+    free(w), free(y), free(before);
+    drop_vec(&v);
+    drop(&m);
+    free_all();
+}
+
+TEST(a_vector_times_every_type_is_right)
+{
+    for (int i = 0; i < N_TYPES; i++) {
+        if (!qh_cuda_matvec_takes(types[i].tile)) continue;
+        const bool wide = is_wide(types[i].dtype);
+        check_vector(&types[i], 37, wide ? 768 : 160, true, false);
+        check_vector(&types[i], 37, wide ? 768 : 160, false, true);
+        check_vector(&types[i], 16, wide ? 256 : 32, false, false);
+        check_vector(&types[i], 700, wide ? 2560 : 2592, true, false);
+        check_vector(&types[i], 2560, wide ? 1024 : 992, false, true);
+        check_vector(&types[i], 4300, wide ? 512 : 576, true, false);
+    }
+}
+
+TEST(a_vector_times_gate_and_up_is_right)
+{
+    for (int i = 0; i < N_TYPES; i++) {
+        if (!qh_cuda_matvec_takes(types[i].tile)) continue;
+        for (int j = 0; j < 2; j++) {
+            const int dim = is_wide(types[i].dtype) ? 512 : 96, n_rows = j ? 43 : 2400,
+                      padded = padded128(n_rows);
+            matrix gate = matrix_of(&types[i], n_rows, dim), up = matrix_of(&types[i], n_rows, dim);
+            const qh_tiles g = packed(&types[i], &gate, NULL), u = packed(&types[i], &up, NULL),
+                           both = packed(&types[i], &gate, &up);
+            float *wg = unpacked(&g), *wu = unpacked(&u), *h = floats(padded),
+                  *scales = floats(padded / 16), *got_scales = floats(padded / 16);
+            int8_t *q = qh_alloc0((size_t)padded), *got = qh_alloc0((size_t)padded);
+            vec_input v = vec_input_of(dim, true);
+            qh_matvec_args a = vec_args(&v, &both, true);
+            a.epilogue = QH_MATVEC_SILU;
+            a.out = (qh_act8){to_device(q, (size_t)padded), to_device(scales, (size_t)padded / 4)};
+            CHECK_CUDA(qh_cuda_matvec(&a, 0));
+            from_device(got, a.out.q, (size_t)padded);
+            from_device(got_scales, a.out.scales, (size_t)padded / 4);
+            for (int r = 0; r < n_rows; r++) {
+                double mg, mu, x = vec_product(wg + (int64_t)r * dim, &v, dim, &mg),
+                               y = vec_product(wu + (int64_t)r * dim, &v, dim, &mu);
+                h[r] = (float)(x / (1 + exp(-x)) * y);
+            }
+            quantize(h, n_rows, q, scales);
+            for (int r = 0; r < padded; r++) {
+                const float want = (float)q[r] * scales[r / 16],
+                            have = (float)got[r] * got_scales[r / 16];
+                if (!(fabsf(want - have) <= 1.01f * scales[r / 16] + 1e-5f))
+                    print_error("%s [%d] of %d: %g, want %g\n", qh_dtype_name(types[i].dtype), r,
+                                n_rows, have, want);
+                CHECK(fabsf(want - have) <= 1.01f * scales[r / 16] + 1e-5f);
+                CHECK(fabsf(got_scales[r / 16] - scales[r / 16]) <= 1e-3f * scales[r / 16] + 1e-6f);
+            }
+            free(wg), free(wu), free(h), free(scales), free(got_scales), free(q), free(got);
+            drop_vec(&v);
+            drop(&gate), drop(&up);
+            free_all();
+        }
+    }
+}
+
+TEST(two_formats_share_a_launch)
+{
+    static const int kinds[][2] = {{10, 12}, {11, 12}, {4, 7}};   /* Q4_K, Q5_K with Q6_K; others */
+    for (int i = 0; i < 3; i++) {
+        const stored *s0 = &types[kinds[i][0]], *s1 = &types[kinds[i][1]];
+        const int dim = 768, rows0 = 5120, rows1 = 1024;
+        matrix m0 = matrix_of(s0, rows0, dim), m1 = matrix_of(s1, rows1, dim);
+        const qh_tiles t0 = packed(s0, &m0, NULL), t1 = packed(s1, &m1, NULL);
+        float *w0 = unpacked(&t0), *w1 = unpacked(&t1), *y = floats(rows0 + rows1);
+        vec_input v = vec_input_of(dim, true);
+        qh_matvec_args a = vec_args(&v, &t0, true), b = vec_args(&v, &t1, true);
+        a.n_parts = 2;
+        a.parts[1] = b.parts[0];
+        a.parts[0].y = device_alloc((size_t)(rows0 + rows1) * 4);
+        a.parts[1].y = a.parts[0].y + rows0;
+        CHECK_CUDA(qh_cuda_matvec(&a, 0));
+        from_device(y, a.parts[0].y, (size_t)(rows0 + rows1) * 4);
+        check_rows(qh_dtype_name(s0->dtype), y, w0, &v, rows0, dim, NULL);
+        check_rows(qh_dtype_name(s1->dtype), y + rows0, w1, &v, rows1, dim, NULL);
+        free(w0), free(w1), free(y);
+        drop_vec(&v);
+        drop(&m0), drop(&m1);
+        free_all();
+    }
+}
+
 /* ---- Norm ---- */
 
 TEST(norm_is_right_and_takes_the_rows_it_is_told)
@@ -592,6 +787,126 @@ TEST(attention_is_right_and_has_the_same_bits_both_ways)
                                  {2, 1, 256, 2, {0, 130}, {1, 33}},
                                  {14, 2, 2, 1, {3}, {2}}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_attention(&shapes[i]);
+}
+
+/* ---- Decode attention: against heads and attention, which the tests above check ---- */
+
+static void check_decode(const attn_shape *s, const head_shape *h, bool is_integer)
+{
+    enum { MAX = 256 };
+    attn_case c = attn_make(s);
+    const int hd = s->head_dim, n_kv = s->n_kv_heads, n_all = s->n_heads + 2 * n_kv,
+              group = s->n_heads / n_kv, n = s->n_seqs, ld = qh_padded_dim(s->n_heads * hd);
+    float *qkv = floats((int64_t)n * n_all * hd), *bias = floats((int64_t)n_all * hd),
+          *norms = floats(hd), *table = floats((int64_t)n * h->rope_dim);
+    random_fill(&source, qkv, (int64_t)n * n_all * hd, 1);
+    random_fill(&source, bias, (int64_t)n_all * hd, 1);
+    random_fill(&source, norms, hd, 1);
+    for (int i = 0; i < n * h->rope_dim; i++) {
+        const int half = h->rope_dim / 2, p = i % half;
+        table[i] = i / half % 2 ? sinf((float)p) : cosf((float)p);
+    }
+    int positions[MAX_SEQS], row_pages[MAX_SEQS];
+    qh_attn_seq seqs[MAX_SEQS];
+    qh_attn_small small[MAX];
+    qh_attn_merge merges[MAX_SEQS];
+    qh_attn_args t = c.args;
+    for (int i = 0; i < n; i++) {
+        positions[i] = s->n_past[i];
+        row_pages[i] = c.pages[c.first_page[i] + s->n_past[i] / PAGE];
+        seqs[i] = (qh_attn_seq){i, 1, s->n_past[i], c.first_page[i]};
+        const int n_pages = s->n_past[i] / PAGE + 1;
+        merges[t.n_merges++] = (qh_attn_merge){i, n_pages, t.max_states};
+        for (int p = 0; p < n_pages; p++, t.max_states += group)
+            small[t.n_small++] = (qh_attn_small){i, p, t.max_states};
+    }
+    const size_t cache = (size_t)c.n_pages * c.args.kv.page_bytes;
+    uint8_t *before = qh_alloc0(cache), *want_kv = qh_alloc0(cache), *got_kv = qh_alloc0(cache);
+    from_device(before, c.args.kv.base, cache);
+    qh_heads_args heads = {.kv = c.args.kv, .n_heads = s->n_heads, .rope_dim = h->rope_dim,
+                           .is_interleaved = h->is_interleaved,
+                           .qkv = to_device(qkv, (size_t)(n * n_all * hd) * 4),
+                           .bias = h->has_bias ? to_device(bias, (size_t)(n_all * hd) * 4) : NULL,
+                           .q_norm = h->has_norm ? to_device(norms, (size_t)hd * 4) : NULL,
+                           .eps = 1e-6f, .q_scale = 0.2f,
+                           .cos_sin = to_device(table, (size_t)(n * h->rope_dim) * 4),
+                           .positions = to_device(positions, sizeof positions),
+                           .pages = to_device(row_pages, sizeof row_pages),
+                           .q = device_alloc((size_t)(n * s->n_heads * c.padded) * 2), .n_rows = n};
+    heads.k_norm = heads.q_norm;
+    t.q = heads.q;
+    t.ld_out = ld;
+    t.max_merge_queries = group;
+    t.seqs = to_device(seqs, sizeof seqs);
+    t.small = to_device(small, sizeof small);
+    t.merges = to_device(merges, sizeof merges);
+    t.states = device_alloc((size_t)n_kv * (size_t)t.max_states * (size_t)(c.padded + 2) * 4);
+    t.out = device_alloc((size_t)(n * ld) * 2);
+    CHECK_CUDA(qh_cuda_heads(&heads, 0));
+    CHECK_CUDA(qh_cuda_attention(&t, 0));
+    qh_bf16 *want = qh_alloc0((size_t)(n * ld) * 2), *got = qh_alloc0((size_t)(n * ld) * 2);
+    from_device(want, t.out, (size_t)(n * ld) * 2);
+    from_device(want_kv, c.args.kv.base, cache);
+
+    CHECK_CUDA(cudaMemcpy(c.args.kv.base, before, cache, cudaMemcpyHostToDevice));
+    int counters[MAX_SEQS * 8] = {0};
+    const int splits = qh_cuda_decode_splits(n, n_kv, 16);
+    qh_decode_attn_args a = {.kv = c.args.kv, .n_heads = s->n_heads, .rope_dim = h->rope_dim,
+                             .is_interleaved = h->is_interleaved, .qkv = heads.qkv,
+                             .bias = heads.bias, .q_norm = heads.q_norm, .k_norm = heads.k_norm,
+                             .eps = 1e-6f, .q_scale = 0.2f, .cos_sin = heads.cos_sin, .seqs = t.seqs,
+                             .pages = t.pages, .n_rows = n, .ld_out = ld, .max_splits = splits};
+    a.out = device_alloc((size_t)(n * ld) * 2);
+    a.states = device_alloc((size_t)(n * n_kv * splits * group) * (size_t)(c.padded + 4) * 4);
+    a.counters = to_device(counters, sizeof counters);
+    const int padded = padded128(s->n_heads * hd);
+    if (is_integer) a.out8 = (qh_act8){device_alloc((size_t)padded), device_alloc((size_t)padded / 4)};
+    for (int round = 0; round < 2; round++) CHECK_CUDA(qh_cuda_decode_attention(&a, 0));
+    from_device(got_kv, c.args.kv.base, cache);
+    CHECK(memcmp(got_kv, want_kv, cache) == 0);
+    int8_t *q8 = qh_alloc0((size_t)padded);
+    float *scales = floats(padded / 16);
+    if (is_integer) {
+        from_device(q8, a.out8.q, (size_t)(s->n_heads * hd));
+        from_device(scales, a.out8.scales, (size_t)(s->n_heads * hd / 16) * 4);
+    } else {
+        from_device(got, a.out, (size_t)(n * ld) * 2);
+    }
+    for (int r = 0; r < n; r++)
+        for (int k = 0; k < s->n_heads * hd; k++) {
+            const float w = qh_bf16_to_f32(want[r * ld + qh_act_place(k)]),
+                        g = is_integer ? (float)q8[k] * scales[k / 16]
+                                       : qh_bf16_to_f32(got[r * ld + qh_act_place(k)]);
+            const float allowed = 0x1p-6f + (is_integer ? scales[k / 16] : 0);
+            if (!(fabsf(g - w) <= allowed))
+                print_error("hd %d group %d row %d [%d]: %g, want %g\n", hd, group, r, k, g, w);
+            CHECK(fabsf(g - w) <= allowed);
+        }
+    from_device(counters, a.counters, sizeof(int) * (size_t)(n * n_kv));
+    for (int i = 0; i < n * n_kv; i++) CHECK(counters[i] == 0);
+    free(qkv), free(bias), free(norms), free(table), free(before), free(want_kv), free(got_kv);
+    free(want), free(got), free(q8), free(scales), free(c.q), free(c.k), free(c.v), free(c.pages);
+    free_all();
+}
+
+TEST(decode_attention_is_heads_and_attention)
+{
+    const attn_shape shapes[] = {{4, 2, 64, 3, {0, 63, 200}, {1, 1, 1}},
+                                 {8, 2, 128, 4, {0, 64, 127, 900}, {1, 1, 1, 1}},
+                                 {8, 2, 128, 1, {575}, {1}},
+                                 {6, 2, 32, 2, {64, 70}, {1, 1}},
+                                 {16, 1, 48, 2, {5, 500}, {1, 1}},
+                                 {3, 3, 80, 1, {640}, {1}},
+                                 {9, 1, 96, 1, {130}, {1}},
+                                 {2, 1, 256, 2, {0, 131}, {1, 1}},
+                                 {14, 2, 2, 1, {3}, {1}}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int hd = shapes[i].head_dim;
+        const head_shape h = {.rope_dim = i % 3 == 2 && hd > 2 ? hd / 2 : hd,
+                              .is_interleaved = i % 2, .has_bias = i % 3 == 0, .has_norm = i % 2 == 0};
+        check_decode(&shapes[i], &h, false);
+        if (shapes[i].n_seqs == 1 && hd % 16 == 0) check_decode(&shapes[i], &h, true);
+    }
 }
 
 int main(void)
