@@ -9,8 +9,7 @@
 #include <lauxlib.h>
 
 enum {
-    LOAD_CPU_US = 500000,
-    VM_HEAPS = 4                    /* a VM may hold as much as this many requests */
+    LOAD_CPU_US = 500000
 };
 
 qh_app *qh_app_of(lua_State *L) { return qh_vm_host(L); }
@@ -53,6 +52,9 @@ static void keep_app(qh_app *app, lua_State *L)
     lua_State *main = qh_vm_lua(app->vm);
     keep_parts(app, L);
     lua_pushvalue(L, -1);
+    lua_getfield(L, -1, "cors");
+    app->has_cors = lua_toboolean(L, -1);
+    lua_pop(L, 1);
     lua_xmove(L, main, 1);
     app->app_ref = luaL_ref(main, LUA_REGISTRYINDEX);
     lua_pushcfunction(main, push_entry_points);
@@ -99,7 +101,7 @@ qh_status qh_app_new(qh_app **out, qh_lua *lua, qh_err *err)
     *out = NULL;
     qh_app *app = qh_new0(qh_app);
     app->lua = lua;
-    qh_vm_opts opts = {.max_bytes = VM_HEAPS * (size_t)lua->opts.heap_bytes,
+    qh_vm_opts opts = {.max_bytes = QH_VM_HEAPS * (size_t)lua->opts.heap_bytes,
                        .app_dir = lua->app_dir,
                        .lib_dir = lua->opts.lib_dir,
                        .loop = lua->opts.loop,

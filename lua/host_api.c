@@ -162,6 +162,12 @@ void qh_lua_on_request(qh_lua *lua, qh_exchange *x)
     qh_exchange_unref(x);
 }
 
+bool qh_lua_takes_preflight(const qh_lua *lua, const qh_exchange *x)
+{
+    return lua->serving && lua->serving->has_cors && strcmp(qh_exchange_method(x), "OPTIONS") == 0 &&
+           qh_exchange_header(x, "access-control-request-method");
+}
+
 void qh_lua_on_events(qh_lua *lua, qh_engine *engine) { qh_generation_poll(lua, engine); }
 
 qh_lua_state qh_lua_get_state(const qh_lua *lua)

@@ -63,6 +63,9 @@ void      qh_lua_free(qh_lua *lua);
 void      qh_lua_load(qh_lua *lua);
 /* Takes over the reference. 503 while there is no generation. */
 void      qh_lua_on_request(qh_lua *lua, qh_exchange *x);
+/* Whether x is a browser's question before a request of another origin, and the app answers those
+ * itself, before any of its handlers: such a question carries no key. */
+bool      qh_lua_takes_preflight(const qh_lua *lua, const qh_exchange *x);
 /* The engine has events. An engine that no model of ours uses is drained. */
 void      qh_lua_on_events(qh_lua *lua, qh_engine *engine);
 

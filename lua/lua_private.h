@@ -69,6 +69,7 @@ struct qh_app {
     int n_backgrounds;
     struct qh_request *requests;                    /* at work, newest first */
     int n_requests;                                 /* and background tasks that they started */
+    bool has_cors;
     bool is_retired;                                /* freed when n_requests is zero */
     qh_timer *retire_timer;                         /* its requests are cancelled when it fires */
 };

@@ -99,7 +99,7 @@ static bool refuses(const qh_gate *g, qh_exchange *x, bool is_admin)
         refuse_key(x, ASK_ADMIN);
     } else if (is_admin && g->is_exposed) {
         refuse_exposed(x);
-    } else if (g->api_key && !has_key(g->api_key, x)) {
+    } else if (g->api_key && !has_key(g->api_key, x) && !qh_lua_takes_preflight(g->lua, x)) {
         refuse_key(x, ASK);
     } else {
         return false;

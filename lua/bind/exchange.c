@@ -227,6 +227,14 @@ static int abort_reply(lua_State *L)
 }
 
 /* tag(key, value): onto the access-log line */
+/* add_field(name, value): for whatever reply comes. The library checks its words; what a client sent
+ * is a valid value already. */
+static int add_field(lua_State *L)
+{
+    qh_exchange_add_field(check(L)->x, luaL_checkstring(L, 2), luaL_checkstring(L, 3));
+    return 0;
+}
+
 static int tag(lua_State *L)
 {
     qh_exchange_box *b = check(L);
@@ -288,6 +296,7 @@ void qh_bind_exchange(lua_State *L)
                                        {"finish", finish},
                                        {"abort", abort_reply},
                                        {"tag", tag},
+                                       {"add_field", add_field},
                                        {"on_abort", on_abort},
                                        {"outlive", outlive},
                                        {NULL, NULL}};

@@ -109,6 +109,17 @@ static int sleep_for(lua_State *L)
     return sleep_go_on(L, LUA_OK, (lua_KContext)s);
 }
 
+/* budget(cpu_ms, slice_ms, heap_bytes): of the running request; 0: as it was. The library has checked
+ * them. */
+static int budget(lua_State *L)
+{
+    qh_task *t = qh_task_running(L);
+    if (t)
+        qh_task_set_budget(t, luaL_checkinteger(L, 1) * 1000, luaL_checkinteger(L, 2) * 1000,
+                           luaL_checkinteger(L, 3));
+    return 0;
+}
+
 void qh_bind_system(lua_State *L)
 {
     static const luaL_Reg FUNCTIONS[] = {{"env", env},
@@ -119,6 +130,7 @@ void qh_bind_system(lua_State *L)
                                          {"traceback", traceback},
                                          {"place", place},
                                          {"sleep", sleep_for},
+                                         {"budget", budget},
                                          {NULL, NULL}};
     luaL_newlib(L, FUNCTIONS);
     qh_module_bind(L, "system");

@@ -1,5 +1,7 @@
 --- app.lua: an app is routes and middlewares; an app file makes one and returns it.
+local budget = require "qhost.budget"
 local core = require "qhost.core"
+local cors = require "qhost.cors"
 local errors = require "qhost.errors"
 local parts = require "qhost.parts"
 local request = require "qhost.request"
@@ -15,18 +17,25 @@ App.__name = "qhost.App"
 
 local M = {}
 
+--- opts: budget ({ cpu_ms, slice_ms, heap } of a request), cors (see cors.lua).
 ---@return qhost.App
-function M.new()
-  return setmetatable({ router = router.new(), list = {}, middlewares = {} }, App)
+function M.new(opts)
+  opts = opts or {}
+  for name in pairs(opts) do
+    if name ~= "budget" and name ~= "cors" then error(("qh.app has no option '%s'"):format(tostring(name)), 2) end
+  end
+  return setmetatable({ router = router.new(), list = {}, middlewares = {}, cors = cors.new(opts.cors),
+    budget = budget.check("qh.app", opts.budget) }, App)
 end
 
---- Add a route. opts: max_body (bytes), on_disconnect ("cancel" or "finish"). The handler gets (req, res).
+--- Add a route. opts: max_body (bytes), on_disconnect ("cancel" or "finish"), budget. The handler gets (req, res).
 function App:route(method, path, opts, handler)
   if handler == nil then opts, handler = {}, opts end
   if type(handler) ~= "function" then error(("route %s %s: the handler is no function"):format(method, path), 3) end
   if opts.on_disconnect and opts.on_disconnect ~= "cancel" and opts.on_disconnect ~= "finish" then
     error(("route %s %s: on_disconnect is 'cancel' or 'finish'"):format(method, path), 3)
   end
+  budget.check(("route %s %s"):format(method, path), opts.budget)
   local route = { method = method, path = path, opts = opts, handler = handler }
   self.router:add(method, path, route)
   self.list[#self.list + 1] = route
@@ -84,9 +93,11 @@ local function run_chain(app, route, req, res)
   return step(1)
 end
 
+--- route, params; nil: OPTIONS was answered.
 local function find_route(app, x)
   local route, params = app.router:find(x:method(), x:path())
   if route then return route, params end
+  if params and x:method() == "OPTIONS" then return x:reply(204, { { "allow", params .. ", OPTIONS" } }, "") end
   if params then
     errors.abort(405, "method_not_allowed", { message = ("%s %s: allowed are %s"):format(x:method(), x:path(), params),
       headers = { allow = params } })
@@ -94,8 +105,21 @@ local function find_route(app, x)
   errors.abort(404, "not_found", { message = ("no route for %s %s"):format(x:method(), x:path()) })
 end
 
+--- Whether that was all: a browser's question before the request.
+local function share(app, x)
+  if not app.cors then return false end
+  local is_allowed = cors.allow(app.cors, x)
+  if not cors.is_preflight(x) then return false end
+  if is_allowed then cors.permit(app.cors, x) end
+  x:reply(204, {}, "")
+  return true
+end
+
 local function serve(app, x, call)
+  if share(app, x) then return end
   local route, params = find_route(app, x)
+  if not route then return end
+  budget.apply(route.opts.budget, app.budget)
   local req = request.new(x, url.decode(x:path()), params)
   req.max_body = route.opts.max_body
   if route.opts.on_disconnect == "finish" then x:outlive() end

@@ -16,7 +16,7 @@ return {
   json = json, re = c.re, crypto = c.crypto, store = c.store,
   log = c.log.write,
   env = c.system.env, wall = c.system.wall, local_wall = c.system.local_wall,
-  clock = c.system.mono, sleep = c.system.sleep,
+  clock = c.system.mono, sleep = c.system.sleep, budget = c.system.budget,
   random = c.system.random, traceback = c.system.traceback, place = c.system.place, is_dev = c.is_dev,
   background = c.background and c.background.start,
   group = c.tasks.group, channel = c.channel.new,

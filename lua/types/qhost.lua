@@ -33,14 +33,24 @@ local qh = {}
 
 -- The app --------------------------------------------------------------------------------------------
 
---- Make an app. The file returns it.
+--- What a request may use: CPU between two waits (default 100 ms), its turn before others get theirs
+--- (2 ms), bytes of memory (64 MiB). Whoever goes over ends in a 500, "script_timeout" or
+--- "script_memory", that clients are told not to repeat.
+---@alias qhost.Budget { cpu_ms?: integer, slice_ms?: integer, heap?: integer }
+--- Which pages of other origins may call the app. The answers to their questions beforehand (OPTIONS) are
+--- made without a key and without your handlers. headers: that requests may carry, default all; expose: that
+--- scripts may read; max_age: seconds that an answer holds, default 600.
+---@alias qhost.Cors { origins: "*"|string[], headers?: string[], expose?: string[], credentials?: boolean, max_age?: integer }
+
+--- Make an app. The file returns it. budget: of its requests; a route may have another.
+---@param opts? { budget?: qhost.Budget, cors?: qhost.Cors }
 ---@return qhost.App
-function qh.app() end
+function qh.app(opts) end
 
 ---@alias qhost.Handler fun(req: qhost.Request, res: qhost.Response): any
 --- max_body: bytes of a body that req:text and req:json read; default 32 MiB. on_disconnect: when the
 --- client leaves, "cancel" all that the request started (the default), or let the handler "finish".
----@alias qhost.RouteOptions { max_body?: integer, on_disconnect?: "cancel"|"finish" }
+---@alias qhost.RouteOptions { max_body?: integer, on_disconnect?: "cancel"|"finish", budget?: qhost.Budget }
 
 ---@class qhost.App
 local App = {}

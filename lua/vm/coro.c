@@ -200,6 +200,8 @@ static bool is_outside(lua_State *L)
 static int co_yield(lua_State *L)
 {
     if (is_outside(L)) return luaL_error(L, "attempt to yield from outside a coroutine");
+    if (qh_coro_mark_of(L)->n_sorts)
+        return luaL_error(L, "attempt to yield across a C-call boundary");
     qh_vm_of(L)->yield_kind = QH_YIELD_SCRIPT;
     return lua_yield(L, lua_gettop(L));
 }
@@ -214,7 +216,7 @@ static int co_status_name(lua_State *L)
 static int co_isyieldable(lua_State *L)
 {
     lua_State *co = lua_isnone(L, 1) ? L : check_coroutine(L);
-    lua_pushboolean(L, !is_outside(co) && lua_isyieldable(co));
+    lua_pushboolean(L, !is_outside(co) && !qh_coro_mark_of(co)->n_sorts && lua_isyieldable(co));
     return 1;
 }
 

@@ -1,6 +1,7 @@
 /* lists.c - see lists.h */
 #include "lua/vm/lists.h"
 #include "lua/vm/task.h"
+#include "lua/vm/vm_private.h"
 #include <lauxlib.h>
 #include <limits.h>
 #include <string.h>
@@ -129,110 +130,197 @@ int qh_table_concat(lua_State *L)
 }
 
 /* ---- sort: quicksort, median of three (Sedgewick, "Implementing Quicksort programs", 1978) ----
- * Stack: 1 list, 2 comparison or nil. Its own loop over ranges, so that deep recursion cannot
- * happen: the larger part waits on a stack of at most one range for each halving. */
+ *
+ * A state machine, one comparison a step, so that it can be left for the turns of others and gone on
+ * with: between two comparisons, and inside a comparison function in Lua. Stack: 1 list, 2 comparison
+ * or nil, 3 the sorter, 4 the pivot, then the two values at hand: each step asks whether the upper is
+ * less than the lower. Deep recursion cannot happen: the larger part of a range waits, at most one
+ * for each halving. */
+
+typedef enum { ENDS, FIRST_MID, MID_LAST, FROM_LEFT, FROM_RIGHT } sort_stage;
+enum { LIST = 1, COMPARISON, SORTER, PIVOT };
 
 typedef struct {
-    lua_State *L;
     qh_steps steps;
-    bool counts;                /* a comparison in Lua has hooks of its own */
+    sort_stage stage;
+    lua_Integer low, high, mid, i, j;
+    int n_waiting;
+    struct {
+        lua_Integer low, high;
+    } waiting[64];
 } sorter;
 
-/* Whether the value at a stack index is less than the one at another. */
-static bool is_less(sorter *s, int a, int b)
+static void push_two(lua_State *L, lua_Integer i, lua_Integer j)
 {
-    lua_State *L = s->L;
-    if (s->counts) qh_steps_take(L, &s->steps, 4);
-    if (lua_isnil(L, 2)) {
-        if (lua_type(L, a) == LUA_TSTRING && lua_type(L, b) == LUA_TSTRING) {
-            size_t len_a = lua_rawlen(L, a), len_b = lua_rawlen(L, b);
-            qh_steps_take(L, &s->steps, (len_a < len_b ? len_a : len_b) / 16);
-        }
-        return lua_compare(L, a, b, LUA_OPLT);
-    }
-    a = lua_absindex(L, a), b = lua_absindex(L, b);
-    lua_pushvalue(L, 2);
-    lua_pushvalue(L, a);
-    lua_pushvalue(L, b);
-    lua_call(L, 2, 1);
-    bool yes = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return yes;
+    lua_geti(L, LIST, i);
+    lua_geti(L, LIST, j);
 }
 
 /* Pops two values: t[i] = the upper one, t[j] = the lower one. */
 static void set_two(lua_State *L, lua_Integer i, lua_Integer j)
 {
-    lua_seti(L, 1, i);
-    lua_seti(L, 1, j);
+    lua_seti(L, LIST, i);
+    lua_seti(L, LIST, j);
 }
 
-/* Put t[i] and t[j] in order, i < j. */
-static void order_two(sorter *s, lua_Integer i, lua_Integer j)
+static void order_two(lua_State *L, bool is_less, lua_Integer i, lua_Integer j)
 {
-    lua_State *L = s->L;
-    lua_geti(L, 1, i);
-    lua_geti(L, 1, j);
-    if (is_less(s, -1, -2)) set_two(L, i, j);
+    if (is_less) set_two(L, i, j);
     else lua_pop(L, 2);
 }
 
-/* Part t[low..high], whose ends are in order around t[high - 1], the pivot. Returns where the
- * pivot goes. */
-static lua_Integer partition(sorter *s, lua_Integer low, lua_Integer high)
+static void look_left(lua_State *L, sorter *s)
 {
-    lua_State *L = s->L;
-    lua_Integer i = low, j = high - 1;
-    lua_geti(L, 1, high - 1);
-    for (;;) {
-        while (lua_geti(L, 1, ++i), is_less(s, -1, -2)) {
-            if (i == high - 1) luaL_error(L, "invalid order function for sorting");
-            lua_pop(L, 1);
-        }
-        while (lua_geti(L, 1, --j), is_less(s, -3, -1)) {
-            if (j < i) luaL_error(L, "invalid order function for sorting");
-            lua_pop(L, 1);
-        }
-        if (j < i) break;
-        set_two(L, i, j);                       /* t[j] to i, t[i] to j */
-    }
-    lua_pop(L, 3);
-    lua_geti(L, 1, high - 1);
-    lua_geti(L, 1, i);
-    set_two(L, high - 1, i);
-    return i;
+    s->stage = FROM_LEFT;
+    lua_pushvalue(L, PIVOT);
+    lua_geti(L, LIST, ++s->i);
 }
 
-static void sort_ranges(sorter *s, lua_Integer n)
+static void look_right(lua_State *L, sorter *s)
 {
-    struct {
-        lua_Integer low, high;
-    } waiting[64];
-    int n_waiting = 0;
-    lua_Integer low = 1, high = n;
-    for (;;) {
-        while (low < high) {
-            order_two(s, low, high);
-            if (high - low == 1) break;
-            lua_Integer mid = low + (high - low) / 2;
-            order_two(s, low, mid);
-            order_two(s, mid, high);
-            if (high - low == 2) break;
-            lua_geti(s->L, 1, mid);
-            lua_geti(s->L, 1, high - 1);
-            set_two(s->L, mid, high - 1);
-            lua_Integer at = partition(s, low, high);
-            bool is_left_larger = at - low > high - at;
-            waiting[n_waiting].low = is_left_larger ? low : at + 1;
-            waiting[n_waiting++].high = is_left_larger ? at - 1 : high;
-            if (is_left_larger) low = at + 1;
-            else high = at - 1;
-        }
-        if (!n_waiting) return;
-        n_waiting--;
-        low = waiting[n_waiting].low;
-        high = waiting[n_waiting].high;
+    s->stage = FROM_RIGHT;
+    lua_geti(L, LIST, --s->j);
+    lua_pushvalue(L, PIVOT);
+}
+
+/* The next range with something to order; false: there is none. Pushes its first two values. */
+static bool begin_range(lua_State *L, sorter *s)
+{
+    while (s->low >= s->high) {
+        if (!s->n_waiting) return false;
+        s->n_waiting--;
+        s->low = s->waiting[s->n_waiting].low;
+        s->high = s->waiting[s->n_waiting].high;
     }
+    s->stage = ENDS;
+    push_two(L, s->low, s->high);
+    return true;
+}
+
+/* The ends are in order around t[mid], which becomes the pivot at high - 1. */
+static void begin_partition(lua_State *L, sorter *s)
+{
+    lua_geti(L, LIST, s->mid);
+    lua_copy(L, -1, PIVOT);
+    lua_geti(L, LIST, s->high - 1);
+    set_two(L, s->mid, s->high - 1);
+    s->i = s->low;
+    s->j = s->high - 1;
+    look_left(L, s);
+}
+
+/* The pivot goes to t[i]; the smaller part is next. */
+static bool end_partition(lua_State *L, sorter *s)
+{
+    lua_Integer at = s->i;
+    push_two(L, s->high - 1, at);
+    set_two(L, s->high - 1, at);
+    bool is_left_larger = at - s->low > s->high - at;
+    s->waiting[s->n_waiting].low = is_left_larger ? s->low : at + 1;
+    s->waiting[s->n_waiting++].high = is_left_larger ? at - 1 : s->high;
+    if (is_left_larger) s->low = at + 1;
+    else s->high = at - 1;
+    return begin_range(L, s);
+}
+
+/* Take the answer about the two values on top, and pop them; push the next two. False: sorted. */
+static bool step(lua_State *L, sorter *s, bool is_less)
+{
+    switch (s->stage) {
+    case ENDS:
+        order_two(L, is_less, s->low, s->high);
+        s->mid = s->low + (s->high - s->low) / 2;
+        if (s->high - s->low == 1) {
+            s->low = s->high;
+            return begin_range(L, s);
+        }
+        s->stage = FIRST_MID;
+        push_two(L, s->low, s->mid);
+        return true;
+    case FIRST_MID:
+        order_two(L, is_less, s->low, s->mid);
+        s->stage = MID_LAST;
+        push_two(L, s->mid, s->high);
+        return true;
+    case MID_LAST:
+        order_two(L, is_less, s->mid, s->high);
+        if (s->high - s->low == 2) {
+            s->low = s->high;
+            return begin_range(L, s);
+        }
+        begin_partition(L, s);
+        return true;
+    case FROM_LEFT:
+        lua_pop(L, 2);
+        if (is_less && s->i == s->high - 1)
+            return luaL_error(L, "invalid order function for sorting");
+        if (is_less) look_left(L, s);
+        else look_right(L, s);
+        return true;
+    default:
+        lua_pop(L, 2);
+        if (is_less && s->j < s->i) return luaL_error(L, "invalid order function for sorting");
+        if (is_less) {
+            look_right(L, s);
+            return true;
+        }
+        if (s->j < s->i) return end_partition(L, s);
+        push_two(L, s->i, s->j);
+        set_two(L, s->i, s->j);                 /* t[j] to i, t[i] to j */
+        look_left(L, s);
+        return true;
+    }
+}
+
+/* Whether the value on top is less than the one below, without a function. */
+static bool compare_plainly(lua_State *L, sorter *s)
+{
+    qh_steps_take(L, &s->steps, 4);
+    if (lua_type(L, -1) == LUA_TSTRING && lua_type(L, -2) == LUA_TSTRING) {
+        size_t len_a = lua_rawlen(L, -1), len_b = lua_rawlen(L, -2);
+        qh_steps_take(L, &s->steps, (len_a < len_b ? len_a : len_b) / 16);
+    }
+    return lua_compare(L, -1, -2, LUA_OPLT);
+}
+
+static bool take_answer(lua_State *L)
+{
+    bool yes = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return yes;
+}
+
+static int go_on(lua_State *L, int status, lua_KContext ctx);
+
+static int sort_rest(lua_State *L, sorter *s, bool has_answer)
+{
+    bool is_plain = lua_isnil(L, COMPARISON), counts = is_plain || lua_iscfunction(L, COMPARISON);
+    bool is_more = true;
+    while (is_more) {
+        if (!has_answer && counts && qh_steps_want_pause(L, &s->steps)) {
+            s->steps = qh_steps_begin("table.sort");
+            return qh_task_pause(L, 1, go_on);
+        }
+        if (!has_answer && !is_plain) {
+            if (counts) qh_steps_take(L, &s->steps, 4);     /* one in Lua has hooks of its own */
+            lua_pushvalue(L, COMPARISON);
+            lua_pushvalue(L, -2);
+            lua_pushvalue(L, -4);
+            lua_callk(L, 2, 1, 0, go_on);
+        }
+        is_more = step(L, s, is_plain ? compare_plainly(L, s) : take_answer(L));
+        has_answer = false;
+    }
+    qh_coro_mark_of(L)->n_sorts--;
+    return 0;
+}
+
+/* ctx 1: its turn was over between two comparisons; 0: one has returned. */
+static int go_on(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    qh_task_check(L);
+    return sort_rest(L, lua_touserdata(L, SORTER), ctx == 0);
 }
 
 int qh_table_sort(lua_State *L)
@@ -243,10 +331,13 @@ int qh_table_sort(lua_State *L)
     luaL_argcheck(L, n < INT_MAX, 1, "array too big");
     if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
     lua_settop(L, 2);
-    luaL_checkstack(L, 10, NULL);
-    sorter s = {L, qh_steps_begin("table.sort"), lua_isnil(L, 2) || lua_iscfunction(L, 2)};
-    sort_ranges(&s, n);
-    return 0;
+    luaL_checkstack(L, 12, NULL);
+    sorter *s = lua_newuserdatauv(L, sizeof *s, 0);
+    *s = (sorter){.steps = qh_steps_begin("table.sort"), .low = 1, .high = n};
+    lua_pushnil(L);                             /* no pivot yet */
+    qh_coro_mark_of(L)->n_sorts++;              /* an error takes it back where it is caught */
+    begin_range(L, s);
+    return sort_rest(L, s, false);
 }
 
 /* ---- string.rep ---- */

@@ -181,10 +181,21 @@ static int caught(lua_State *L, int status)
     return 2;
 }
 
-static int pcall_end(lua_State *L, int status, lua_KContext n_skipped)
+/* What pcall_end is told: how many values below the results are its own, and how many sorts were at
+ * work, since an error that is caught here has ended the later ones. */
+enum { SKIPPED_BITS = 4 };
+
+static lua_KContext end_context(lua_State *L, int n_skipped)
 {
+    return (lua_KContext)qh_coro_mark_of(L)->n_sorts << SKIPPED_BITS | n_skipped;
+}
+
+static int pcall_end(lua_State *L, int status, lua_KContext ctx)
+{
+    int n_skipped = (int)(ctx & ((1 << SKIPPED_BITS) - 1));
     qh_coro_mark_of(L)->n_protected--;
-    if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - (int)n_skipped;
+    if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - n_skipped;
+    qh_coro_mark_of(L)->n_sorts = (uint16_t)(ctx >> SKIPPED_BITS);
     return caught(L, status);
 }
 
@@ -203,7 +214,8 @@ static int sb_pcall(lua_State *L)
     lua_insert(L, 1);
     lua_pushboolean(L, 1);
     lua_insert(L, 2);
-    return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, 1, pcall_end), 1);
+    lua_KContext ctx = end_context(L, 1);
+    return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, ctx, pcall_end), ctx);
 }
 
 /* The script's handler, unless the task dies: then the error may have been raised by the watchdog's
@@ -230,7 +242,8 @@ static int sb_xpcall(lua_State *L)
     lua_pushboolean(L, 1);
     lua_pushvalue(L, 1);
     lua_rotate(L, 3, 2);                        /* f, handler, true, f, args... */
-    return pcall_end(L, lua_pcallk(L, n - 2, LUA_MULTRET, 2, 2, pcall_end), 2);
+    lua_KContext ctx = end_context(L, 2);
+    return pcall_end(L, lua_pcallk(L, n - 2, LUA_MULTRET, 2, ctx, pcall_end), ctx);
 }
 
 /* Collect the pieces of a reader function: stack 1 is the function; leaves the text on top. */

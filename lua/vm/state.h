@@ -20,6 +20,8 @@ typedef struct qh_vm qh_vm;
 typedef struct qh_budget qh_budget;
 typedef struct qh_task qh_task;
 
+enum { QH_VM_HEAPS = 4 };       /* a VM may hold as much as so many of its requests */
+
 typedef struct {
     size_t max_bytes;           /* of the whole VM; 0: 256 MiB */
     const char *app_dir;        /* the folder that `require` may read; NULL: none. Copied */

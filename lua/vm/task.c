@@ -301,6 +301,14 @@ static bool can_yield(const qh_vm *vm, lua_State *L)
     return true;
 }
 
+/* The turn of others may come inside a comparison of table.sort; a wait may not. */
+static bool can_wait(const qh_vm *vm, lua_State *L)
+{
+    for (int i = 0; i < vm->n_levels; i++)
+        if (qh_coro_mark_of(vm->levels[i])->n_sorts) return false;
+    return can_yield(vm, L);
+}
+
 static void overrun(lua_State *L)
 {
     qh_vm *vm = qh_vm_of(L);
@@ -808,6 +816,16 @@ void qh_task_fail_parent(qh_task *t, lua_State *L)
 }
 
 bool qh_tasks_are_kin(const qh_task *a, const qh_task *b) { return a && b && a->root == b->root; }
+void qh_task_set_budget(qh_task *t, int64_t cpu_us, int64_t slice_us, int64_t heap_bytes)
+{
+    qh_task_limits *l = &t->root->limits;
+    if (cpu_us) l->cpu_us = cpu_us;
+    if (slice_us) l->slice_us = slice_us;
+    if (heap_bytes) l->heap_bytes = heap_bytes;
+    size_t share = QH_VM_HEAPS * (size_t)l->heap_bytes;
+    if (t->vm->max_bytes < share) t->vm->max_bytes = share;
+}
+
 void *qh_task_user(const qh_task *t) { return t->user; }
 int64_t qh_task_lua_us(const qh_task *t)
 {
@@ -880,7 +898,7 @@ static int fail_to_wait(lua_State *L, const char *what)
     qh_vm *vm = qh_vm_of(L);
     for (int at = vm->n_levels - 1; at >= 0 && !inside; at--) {
         lua_State *co = vm->levels[at];
-        if (lua_isyieldable(co)) continue;
+        if (lua_isyieldable(co) && !qh_coro_mark_of(co)->n_sorts) continue;
         for (int level = at == vm->n_levels - 1 ? 1 : 0; !inside && lua_getstack(co, level, &ar);
              level++) {
             lua_getinfo(co, "S", &ar);
@@ -908,7 +926,7 @@ void qh_task_may_park(lua_State *L, const char *what)
     qh_task_check(L);
     if (!vm->running || !vm->opts.loop) fail_at_app(L, "cannot wait here", what);
     if (vm->running->root->limits.is_pure) fail_at_app(L, "cannot be used while the app loads", what);
-    if (!can_yield(vm, L)) fail_to_wait(L, what);
+    if (!can_wait(vm, L)) fail_to_wait(L, what);
 }
 
 qh_loop *qh_task_loop(lua_State *L) { return qh_vm_of(L)->opts.loop; }
@@ -918,7 +936,7 @@ int qh_task_park(lua_State *L, const char *what, lua_KContext ctx, lua_KFunction
     qh_vm *vm = qh_vm_of(L);
     check_dying(L);
     if (!vm->running || !vm->opts.loop) return fail_at_app(L, "cannot wait here", what);
-    if (!can_yield(vm, L)) return fail_to_wait(L, what);
+    if (!can_wait(vm, L)) return fail_to_wait(L, what);
     vm->yield_kind = QH_YIELD_PARK;
     return lua_yieldk(L, 0, ctx, k);
 }
@@ -936,5 +954,5 @@ bool qh_task_can_wait(lua_State *L)
 {
     qh_vm *vm = qh_vm_of(L);
     return vm->running && !vm->running->dying && !vm->running->root->limits.is_pure &&
-           can_yield(vm, L);
+           can_wait(vm, L);
 }

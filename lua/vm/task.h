@@ -81,6 +81,10 @@ bool     qh_task_is_dying(const qh_task *t);
 void    *qh_task_user(const qh_task *t);
 int64_t  qh_task_lua_us(const qh_task *t);         /* CPU used so far, all slices */
 
+/* Other limits for the whole request that t belongs to, from its next slice on; 0: as it was. The VM's
+ * own share grows with heap_bytes. */
+void     qh_task_set_budget(qh_task *t, int64_t cpu_us, int64_t slice_us, int64_t heap_bytes);
+
 qh_task *qh_task_running(lua_State *L);            /* NULL: host code */
 void     qh_scope_add(qh_task *t, qh_scoped *s);
 void     qh_scope_remove(qh_scoped *s);            /* not registered: nothing */

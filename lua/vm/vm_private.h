@@ -23,6 +23,7 @@ typedef struct {
     uint8_t is_task;            /* the root of a task */
     uint8_t is_parked;          /* suspended by the scheduler, not by its script */
     uint16_t n_protected;       /* pcalls at work */
+    uint16_t n_sorts;           /* table.sort at work: its turn may end there, but nothing may wait */
 } qh_coro_mark;
 
 /* Tasks that can run. Whose turn it is goes by request: each has its own line in both queues, so that
