@@ -416,6 +416,7 @@ static int text_ready(lua_State *L, int status, lua_KContext ctx)
     if (is_read) lua_pushlstring(L, qh_str_z(&r->text), r->text.len);
     else lua_pushstring(L, r->err.msg);
     push_chunk_name(L, r->paths[0]);
+    if (is_read) qh_source_note(vm, lua_tostring(L, -1) + 1, &r->text);
     qh_work_free(&r->work);
     qh_vm_privileged_end(vm);
     if (is_read) return 2;
