@@ -203,6 +203,7 @@ static void push_tokens(lua_State *L, const qh_vocab *v, const qh_event *ev)
     for (int i = 0; i < ev->n_tokens; i++) {
         const qh_token_info *t = &ev->tokens[i];
         push_token(L, v, t->id, t->logprob);
+        if (ev->type == QH_EVENT_TEXT) set_integer(L, "text_end", t->text_end);
         if (t->n_top) {
             lua_createtable(L, t->n_top, 0);
             for (int k = 0; k < t->n_top; k++) {
@@ -319,9 +320,17 @@ static int cancel(lua_State *L)
     return 0;
 }
 
+/* stop(): nothing more is computed; what was, and the ends of the choices, can still be read */
+static int stop(lua_State *L)
+{
+    qh_generation *g = check(L)->g;
+    if (g && g->n_left) qh_engine_cancel(g->engine, g->id);
+    return 0;
+}
+
 void qh_bind_generation(lua_State *L)
 {
-    static const luaL_Reg METHODS[] = {{"next", next}, {"cancel", cancel}, {NULL, NULL}};
+    static const luaL_Reg METHODS[] = {{"next", next}, {"cancel", cancel}, {"stop", stop}, {NULL, NULL}};
     qh_bind_class(L, CLASS, METHODS, cancel);
     luaL_getmetatable(L, CLASS);
     lua_pushcfunction(L, cancel);

@@ -4,6 +4,7 @@ local agent = require "qhost.agent"
 local app = require "qhost.app"
 local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
+local events = require "qhost.events"
 local model = require "qhost.model"
 local re = require "qhost.re"
 local policy = require "qhost.policy"
@@ -28,6 +29,7 @@ return {
   model = model.new,
   sampler = sampler.new,
   policy = policy.new,
+  splice = events.splice,
   schema = schema,
   template = setmetatable({ jinja = template.jinja }, { __call = function(_, def) return template.new(def) end }),
   tool = tool.new,

@@ -3,6 +3,7 @@ local answer = require "qhost.answer"
 local core = require "qhost.core"
 local conversation = require "qhost.conversation"
 local errors = require "qhost.errors"
+local events = require "qhost.events"
 local formats = require "formats"
 local policy = require "qhost.policy"
 local sampler = require "qhost.sampler"
@@ -26,7 +27,7 @@ local ENGINE_FIELDS = {
 }
 local OTHER_FIELDS = { messages = true, prompt = true, system = true, tools = true, parallel_tool_calls = true,
   sampler = true, raw = true, template_vars = true, add_generation_prompt = true, ids = true,
-  policy = true }
+  policy = true, on = true }
 local IS_ENGINE_FIELD = {}
 for _, name in ipairs(ENGINE_FIELDS) do IS_ENGINE_FIELD[name] = true end
 
@@ -241,8 +242,13 @@ function Model:submit(o)
     if not bound then return nil, refused, code end
     spec.policy = bound
   end
+  local on = o.on and events.read(o.on)
+  if on then spec.tokens = true end
   local gen, message, status = self.handle:submit(spec)
   if not gen then return nil, message, status end
+  if on then
+    gen = events.watch(gen, on, o.n or 1, { tokens = o.logprobs or o.tokens or o.prompt_logprobs, prompt = o.prompt_logprobs })
+  end
   return answer.new(gen, reading)
 end
 

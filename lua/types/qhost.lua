@@ -310,6 +310,7 @@ local Model = {}
 ---@field timeout? number  seconds
 ---@field cache_salt? string  prompts share cached work only among equal salts
 ---@field policy? qhost.Policy  chooses the tokens
+---@field on? qhost.On  looks at the answer while it is written, and may end it
 
 ---@class qhost.Message
 ---@field role "system"|"user"|"assistant"|"tool"|"developer"
@@ -333,6 +334,7 @@ local Model = {}
 ---@field id integer
 ---@field bytes string
 ---@field logprob? number
+---@field text_end? integer  of an answer's token: bytes of the answer's text that are certain with it
 ---@field top? qhost.Token[]
 
 ---@class qhost.ToolCall
@@ -447,6 +449,27 @@ local Sampler = {}
 ---@param steps table[]
 ---@return qhost.Sampler
 function qh.sampler(steps) end
+
+--- Functions that are called while an answer is written. Each may wait, and returns nil, or "stop" to end the
+--- answer there: what follows is not shown and not counted. When they are called depends on the text alone, not on
+--- the pieces in which it comes.
+---
+---     llm:chat { prompt = "...", on = {
+---       text = { ["%d%d%d%-%d%d%d%d"] = function(match, at) return "stop" end },   -- at: choice, from, to, captures
+---       every = { 50, function(n, at) return too_long() and "stop" or nil end },   -- each 50 tokens
+---       token = function(tok, at) end } }                                          -- at: choice, n
+---
+--- A key of `text` is a pattern of Lua (without ^, $ and %f). It has matched as soon as the text so far ends in a
+--- match of it, so "%d+" is called for each digit; what it matches may have 256 bytes.
+---@class qhost.On
+---@field text? table<string, fun(match: string, at: { choice: integer, from: integer, to: integer, captures: any[] }): "stop"?>
+---@field every? { [1]: integer, [2]: fun(n: integer, at: { choice: integer, n: integer }): "stop"? }
+---@field token? fun(tok: qhost.Token, at: { choice: integer, n: integer }): "stop"?
+
+--- Raises: text cannot be taken back. Here so that a script that asks for it is told so.
+---@param back integer
+---@param text string
+function qh.splice(back, text) end
 
 ---@class qhost.Policy  what qh.policy gives: an option of a request; called with parameters, the same with those
 ---@field name string
