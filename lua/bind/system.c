@@ -49,7 +49,7 @@ static int random_bits(lua_State *L)
 /* traceback(message) -> message and the calls that led here */
 static int traceback(lua_State *L)
 {
-    luaL_traceback(L, L, luaL_optstring(L, 1, NULL), 1);
+    qh_push_trace(L, luaL_optstring(L, 1, NULL));
     return 1;
 }
 

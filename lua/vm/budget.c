@@ -59,19 +59,20 @@ static void hook(lua_State *L, lua_Debug *ar)
         return;
     }
     if (!atomic_load(&b->is_held)) {
-        atomic_store(&b->is_armed, false);
         lua_sethook(L, NULL, 0, 0);
+        atomic_store(&b->is_armed, false);      /* last: only from here on may a signal arm again */
     }
     b->overrun(L);
 }
 
+/* lua_sethook walks all calls that are open. Thousands of them take longer than a slice, and if each
+ * signal walked them again, the script would never get to the instruction that stops it. */
 static void on_signal(int signo)
 {
     (void)signo;
     qh_budget *b = mine;
     lua_State *L = b ? atomic_load(&b->running) : NULL;
-    if (!L) return;
-    atomic_store(&b->is_armed, true);
+    if (!L || atomic_exchange(&b->is_armed, true)) return;
     lua_sethook(L, hook, LUA_MASKCOUNT, 1);
 }
 

@@ -421,6 +421,28 @@ static void mark_record(lua_State *L)
     lua_setmetatable(L, -2);
 }
 
+enum { SHOWN_CALLS = 20, LISTED_CALLS = 2000 };
+
+void qh_push_trace(lua_State *L, const char *message)
+{
+    lua_Debug ar;
+    if (!lua_getstack(L, LISTED_CALLS, &ar)) {
+        luaL_traceback(L, L, message, 1);
+        return;
+    }
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addstring(&b, message ? message : "");
+    luaL_addstring(&b, message ? "\nstack traceback:" : "stack traceback:");
+    for (int level = 1; level <= SHOWN_CALLS && lua_getstack(L, level, &ar); level++) {
+        lua_getinfo(L, "Sl", &ar);
+        lua_pushfstring(L, "\n\t%s:%d:", ar.short_src, ar.currentline);
+        luaL_addvalue(&b);
+    }
+    luaL_addstring(&b, "\n\t...\t(more calls than are counted)");
+    luaL_pushresult(&b);
+}
+
 /* error value -> {message, trace, value}. Runs where the error was raised. */
 int qh_error_record(lua_State *L)
 {
@@ -434,7 +456,7 @@ int qh_error_record(lua_State *L)
     if (!is_text)
         lua_pop(L, 1), lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
     lua_createtable(L, 0, 3);
-    luaL_traceback(L, L, lua_tostring(L, -2), 1);
+    qh_push_trace(L, lua_tostring(L, -2));
     lua_setfield(L, -2, "trace");
     lua_insert(L, -2);
     lua_setfield(L, -2, "message");

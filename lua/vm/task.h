@@ -143,3 +143,8 @@ void     qh_task_check_dying(lua_State *L);        /* only the former */
 bool     qh_task_must_raise(lua_State *L);         /* whether qh_task_check would raise */
 int      qh_task_rethrow(lua_State *L);    /* dying: raise the error on top once more; else 0 */
 void     qh_task_out_of_memory(lua_State *L);      /* the running task hit its limit: it dies */
+
+/* Push message (or NULL) and the calls that led here, as luaL_traceback does; but that walks all open
+ * calls some forty times to find the outermost, seconds for an endless recursion, so a stack of
+ * thousands is shown by its innermost calls alone. */
+void qh_push_trace(lua_State *L, const char *message);

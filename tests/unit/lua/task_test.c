@@ -78,6 +78,25 @@ TEST(the_cpu_budget_cannot_be_swallowed)
     fixture_close(&f);
 }
 
+/* Hundreds of thousands of open calls, which neither the watchdog nor the report may walk again and
+ * again. */
+TEST(an_endless_recursion_is_stopped_as_quickly_as_an_endless_loop)
+{
+    fixture f = fixture_open(NULL);
+    static const char *const CASES[] = {
+        "local function f() return 1 + f() end return f()",
+        "local function f() return 1 + f() end while true do pcall(f) end",
+    };
+    for (int i = 0; i < 12; i++) {
+        int64_t start = qh_now_us();
+        outcome o = run(&f, CASES[i % 2]);
+        CHECK(o.end == QH_TASK_CPU || o.end == QH_TASK_MEMORY);
+        CHECK(o.lua_us < 1000000 && qh_now_us() - start < 4000000);
+        qh_str_deinit(&o.text);
+    }
+    fixture_close(&f);
+}
+
 TEST(functions_that_loop_in_c_cannot_run_away)
 {
     fixture f = fixture_open(NULL);
