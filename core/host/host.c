@@ -7,6 +7,7 @@
 #include "host/gate.h"
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { HEALTH_PERIOD_US = 200000 };
 
@@ -81,12 +82,20 @@ static void reload_tls(void *arg, int signo)
 
 static void drained(void *arg) { qh_loop_stop(((host *)arg)->loop); }
 
+/* A load cannot be interrupted and may take minutes. Nothing is at work yet and nothing has to be
+ * saved, so the process just ends. */
+static void stop_loading(int signo)
+{
+    qh_info("serve.stop", "signal=%d reason=\"stopped while loading\"", signo);
+    _exit(1);
+}
+
 static void on_signal(void *arg, int signo)
 {
     host *h = arg;
-    if (h->gate.state == QH_GATE_DRAINING || h->gate.state == QH_GATE_LOADING) {
+    if (h->gate.state == QH_GATE_LOADING) stop_loading(signo);
+    if (h->gate.state == QH_GATE_DRAINING) {
         qh_info("serve.stop", "signal=%d", signo);
-        if (h->gate.state == QH_GATE_LOADING) h->status = qh_fail(h->err, QH_ECANCELED, "stopped while loading");
         qh_loop_stop(h->loop);
         return;
     }

@@ -158,6 +158,18 @@ def test_sigterm_drains_what_is_at_work(qhost, smollm, app_file):
     assert b"[DONE]" in data and server.process.wait(10) == 0
 
 
+def test_a_signal_while_loading_stops_at_once(qhost, qwen, tmp_path):
+    (tmp_path / "app.lua").write_text('local qh = require "qhost"\nqh.model "big"\nreturn qh.app()\n')
+    p = subprocess.Popen([qhost, "serve", tmp_path / "app.lua", "--port", "0", "--model", qwen], stderr=subprocess.PIPE, text=True)
+    for line in p.stderr:
+        if "device.open" in line:
+            break
+    began = time.monotonic()
+    p.terminate()
+    assert p.wait(30) == 1 and time.monotonic() - began < 0.5
+    assert "stopped while loading" in p.stderr.read()
+
+
 def test_a_second_interrupt_stops_at_once(qhost, smollm, app_file):
     server = Server(qhost, app_file, "--model", f"m={smollm}")
     s = post_raw(server, "/v1/completions", {**LONG, "stream": True})
