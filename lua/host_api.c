@@ -245,6 +245,7 @@ void qh_lua_free(qh_lua *lua)
         unlink_app(lua, app);
         qh_app_free(app);
     }
+    qh_stop_forget(lua);
     qh_policies_close(lua->policies);
     qh_stores_free(lua->stores);
     qh_workers_free(lua->workers);

@@ -43,6 +43,7 @@ typedef struct {
     qh_loop *loop;
     bool is_watching;               /* load again when a file that the app uses changes */
     bool is_dev;                    /* tracebacks in replies */
+    bool is_test;                   /* models, fetch and the clock are doubles: qh_lua_test */
     int64_t cpu_us, slice_us;       /* of a request between two waits; 0: 100 ms, 2 ms */
     int64_t retire_us;              /* a replaced app ends its requests within it; 0: 10 min */
     int64_t heap_bytes;             /* of a request; 0: 64 MiB. A VM may hold four times as much */
@@ -69,6 +70,9 @@ bool      qh_lua_takes_preflight(const qh_lua *lua, const qh_exchange *x);
 /* The engine has events. An engine that no model of ours uses is drained. */
 void      qh_lua_on_events(qh_lua *lua, qh_engine *engine);
 
+/* Run the app's "stop" hooks, some seconds at most, then done(arg), perhaps before this returns. */
+void      qh_lua_stop(qh_lua *lua, void (*done)(void *arg), void *arg);
+
 typedef struct {
     int generation;                 /* that serves; 0: none yet */
     int n_generations;              /* alive */
@@ -80,6 +84,20 @@ typedef struct {
 qh_lua_state qh_lua_get_state(const qh_lua *lua);
 /* What GET /qhost/reload answers: generations and who holds them, what waits, the last loads. */
 void         qh_lua_write_reload(const qh_lua *lua, qh_str *out);
+
+typedef struct {
+    const char *app_path, *lib_dir, *data_dir;  /* as in qh_lua_opts */
+    const char *file;               /* of tests */
+    const char *filter;             /* only tests with it in their name; NULL: all */
+    double timeout_s;               /* of a test that gives none */
+} qh_lua_test_opts;
+typedef struct {
+    int n_passed, n_failed, n_skipped;
+    char *text;                     /* a line or more a test; the caller frees with qh_free */
+} qh_lua_test_result;
+/* Load the app with doubles of the world and run a file of tests in it: lua/qhost/test.lua. On failure,
+ * when app or file do not load, out is zeroed. */
+qh_status qh_lua_test(const qh_lua_test_opts *o, qh_lua_test_result *out, qh_err *err);
 
 /* Load app_path without serving it. resolve_model as in qh_lua_opts; the models need no engine,
  * their tokenizers live until this returns. On success *routes is a list of lines "GET /x" and

@@ -33,6 +33,8 @@ typedef struct {
     qh_str added, removed, changed;                 /* of a success: lists, "a, b" as JSON strings */
 } qh_load_story;
 
+typedef struct qh_lua_stopping qh_lua_stopping;     /* stop.c */
+
 struct qh_lua {
     qh_lua_opts opts;                               /* strings owned */
     char *app_dir;
@@ -42,6 +44,7 @@ struct qh_lua {
     qh_watcher *watcher;
     qh_policies *policies;                          /* the thread; NULL until a job has a policy */
     qh_stores *stores;
+    qh_lua_stopping *stopping;                      /* NULL: not yet */
     qh_named_model *models;                         /* ever resolved; in order of resolution */
     qh_app *apps;                                   /* alive, newest first */
     qh_app *serving, *loading;
@@ -76,6 +79,9 @@ struct qh_app {
 
 qh_app *qh_app_of(lua_State *L);
 qh_task_limits qh_app_limits(const qh_app *app);    /* of a request */
+
+/* stop.c */
+void qh_stop_forget(qh_lua *lua);                   /* after its VM is gone; it may be over already */
 
 /* request.c */
 void qh_request_start(qh_app *app, qh_exchange *x);

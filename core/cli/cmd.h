@@ -15,7 +15,8 @@
     X(eval_ids, "log-probabilities of given token ids")                                            \
     X(bench, "prefill and decode speed of a model")                                                \
     X(quantize, "write a model file in another type")                                              \
-    X(check, "load an app without serving it")
+    X(check, "load an app without serving it")                                                     \
+    X(test, "run an app's tests")
 
 #define X(name, about) int qh_cmd_##name(int argc, char **argv);
 QH_COMMAND_LIST(X)

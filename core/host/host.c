@@ -80,7 +80,14 @@ static void reload_tls(void *arg, int signo)
 
 /* ---- the end ---- */
 
-static void drained(void *arg) { qh_loop_stop(((host *)arg)->loop); }
+static void stopped(void *arg) { qh_loop_stop(((host *)arg)->loop); }
+
+/* Requests are over, or their time is. */
+static void drained(void *arg)
+{
+    host *h = arg;
+    qh_lua_stop(h->lua, stopped, h);
+}
 
 /* A load cannot be interrupted and may take minutes. Nothing is at work yet and nothing has to be
  * saved, so the process just ends. */

@@ -49,4 +49,8 @@ void qh_bind_host(lua_State *L)
     qh_bind_store(L);
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_dev);
     qh_module_bind(L, "is_dev");
+    lua_pushboolean(L, qh_app_of(L)->lua->opts.is_test);
+    qh_module_bind(L, "is_test");
+    lua_pushboolean(L, !qh_app_of(L)->lua->serving);
+    qh_module_bind(L, "is_first");
 }

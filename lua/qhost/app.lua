@@ -24,7 +24,8 @@ function M.new(opts)
   for name in pairs(opts) do
     if name ~= "budget" and name ~= "cors" then error(("qh.app has no option '%s'"):format(tostring(name)), 2) end
   end
-  return setmetatable({ router = router.new(), list = {}, middlewares = {}, cors = cors.new(opts.cors),
+  return setmetatable({ router = router.new(), list = {}, middlewares = {},
+    hooks = { start = {}, reload = {}, stop = {} }, cors = cors.new(opts.cors),
     budget = budget.check("qh.app", opts.budget) }, App)
 end
 
@@ -70,6 +71,36 @@ function App:use(name, opts, fn)
   return self
 end
 
+--- Run fn when the app begins to serve ("start": the first time; "reload": in place of an older version of it), or
+--- when the service ends ("stop"; all of them together may take 5 s). It may wait. One that fails is logged.
+---@param event "start"|"reload"|"stop"
+---@param fn fun()
+function App:on(event, fn)
+  local list = self.hooks[event]
+  if not list then
+    error(("app:on: there is no event '%s'; start, reload and stop are known"):format(tostring(event)), 2)
+  end
+  if type(fn) ~= "function" then error("app:on takes an event and a function", 2) end
+  list[#list + 1] = fn
+  return self
+end
+
+--- Serve the routes of another app below a path, inside its own middlewares. Routes that it gets later are not
+--- seen; its hooks run with ours.
+---@param path string
+---@param other qhost.App
+function App:mount(path, other)
+  if getmetatable(other) ~= App or other == self then error("app:mount takes a path and another app", 2) end
+  if type(path) ~= "string" or path:sub(1, 1) ~= "/" then error("app:mount: the path begins with '/'", 2) end
+  local prefix = path:gsub("/+$", "")
+  for _, r in ipairs(other.list) do
+    local below = r.path == "/" and prefix ~= "" and prefix or prefix .. r.path
+    self:route(r.method, below, r.opts, function(req, res) return M.run_chain(other, r, req, res) end)
+  end
+  for event, list in pairs(other.hooks) do table.move(list, 1, #list, #self.hooks[event] + 1, self.hooks[event]) end
+  return self
+end
+
 --- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions.
 ---@param opts {models: table, prefix?: string}
 function App:openai(opts) return require("api.openai").mount(self, opts) end
@@ -84,7 +115,7 @@ end
 
 -- Serving --------------------------------------------------------------------------------------------
 
-local function run_chain(app, route, req, res)
+function M.run_chain(app, route, req, res)
   local function step(i)
     local m = app.middlewares[i]
     if m then return m.fn(req, function() return step(i + 1) end, res) end
@@ -125,7 +156,7 @@ local function serve(app, x, call)
   if route.opts.on_disconnect == "finish" then x:outlive() end
   local res = response.new(x, req)
   call.res = res
-  run_chain(app, route, req, res)
+  M.run_chain(app, route, req, res)
   if res.is_ended then return end
   if not x:is_begun() then error(("the handler of %s %s sent no reply"):format(route.method, route.path), 0) end
   res:finish()
@@ -164,6 +195,14 @@ function M.fail(_, x, kind, message, trace)
   if x:is_begun() then return x:abort() end
   local e = errors.internal(kind, core.is_dev and message or script_failed(x))
   x:reply(e.status, errors.headers(e), errors.body(e))
+end
+
+--- Run the hooks of the end. Called by the host, in a task. Yields.
+function M.stop(app)
+  for _, fn in ipairs(app.hooks.stop) do
+    local ok, e = xpcall(fn, with_trace)
+    if not ok then core.log("error", "stop.failed", e.trace or tostring(e)) end
+  end
 end
 
 --- What an app is made of, for the story of a reload; raises when the app file returned no app.

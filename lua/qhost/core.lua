@@ -12,7 +12,7 @@ function json.encode(value, opts)
   return text
 end
 
-return {
+local core = {
   json = json, re = c.re, crypto = c.crypto, store = c.store,
   log = c.log.write,
   env = c.system.env, wall = c.system.wall, local_wall = c.system.local_wall,
@@ -22,3 +22,6 @@ return {
   group = c.tasks.group, channel = c.channel.new,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }
+
+if c.is_test then require "qhost.doubles".install(core) end
+return core

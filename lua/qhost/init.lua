@@ -5,6 +5,7 @@ local app = require "qhost.app"
 local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
 local events = require "qhost.events"
+local mock = require "qhost.mock"
 local model = require "qhost.model"
 local re = require "qhost.re"
 local policy = require "qhost.policy"
@@ -43,6 +44,8 @@ return {
     escape = re.escape },
   crypto = crypto,
   store = store.new,
+  mock = { model = mock.model, prompts = mock.prompts, fetch = mock.fetch, fetched = mock.fetched, tool = mock.tool,
+    clock = mock.clock },
   time = setmetatable(time, { __call = function() return time.now() end }),
   clock = time.monotonic,
   sleep = core.sleep,

@@ -37,7 +37,9 @@ local function one(self, sql, params, timeout)
 end
 
 local function check_key(key, what)
-  if type(key) ~= "string" then error(("store:%s: the %s is a %s; a string is expected"):format(what[1], what[2], type(key)), 3) end
+  if type(key) ~= "string" then
+    error(("store:%s: the %s is a %s; a string is expected"):format(what[1], what[2], type(key)), 3)
+  end
   return key
 end
 

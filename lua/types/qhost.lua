@@ -151,6 +151,19 @@ function App:openai(opts) end
 ---@return qhost.App
 function App:approvals(path, opts) end
 
+--- Run fn when the app begins to serve ("start": the first time; "reload": in place of an older version of itself), or
+--- when the service ends ("stop"; after the last request, and all of them together may take 5 s). fn may wait.
+---@param event "start"|"reload"|"stop"
+---@param fn fun()
+---@return qhost.App
+function App:on(event, fn) end
+
+--- Serve the routes of another app below a path: app:mount("/admin", admin). They run inside the middlewares of both.
+---@param path string
+---@param other qhost.App
+---@return qhost.App
+function App:mount(path, other) end
+
 -- The request ----------------------------------------------------------------------------------------
 
 ---@class qhost.Request
@@ -1180,6 +1193,120 @@ function qh.crypto.hex.encode(data) end
 ---@return string?
 ---@return string? message
 function qh.crypto.hex.decode(text) end
+
+-- Tests -------------------------------------------------------------------------------------------------
+
+--- `qhost test app.lua` runs the files *_test.lua beside the app, or those given. Each file gets the app loaded anew;
+--- nothing leaves the process: models repeat what the user said, fetches fail, unless the test says otherwise.
+---
+---     local test, qh = require "qhost.test", require "qhost"
+---     test.test("the agent asks for the weather", function()
+---       qh.mock.model("small", { { tool_calls = { { name = "weather", arguments = { city = "Oslo" } } } }, "It is cold." })
+---       qh.mock.fetch("http://weather.example/*", { json = { temp = -3 } })
+---       local reply = test.request { path = "/agent", json = { prompt = "Oslo?" } }
+---       test.equal(reply.status, 200)
+---       test.match(reply.body, "cold")
+---     end)
+qh.mock = {}
+
+--- What a model answers: a text, { text =, tool_calls = { { name =, arguments = } } }, a list of these, one a call, or
+--- fn(prompt, n).
+---@param name string
+---@param answers any
+function qh.mock.model(name, answers) end
+
+--- The prompts that a model was asked with in this test, as text.
+---@param name string
+---@return string[]
+function qh.mock.prompts(name) end
+
+--- What qh.fetch gets from such URLs; "*" is any text: a body, { status =, headers =, body =, json =, delay = },
+--- { error = "why" }, or fn(request) that returns one of them.
+---@param url string
+---@param reply any
+function qh.mock.fetch(url, reply) end
+
+--- The fetches of this test: a list of { url, method, headers, body, json }.
+---@return table[]
+function qh.mock.fetched() end
+
+--- What a tool does in place of its run: a result, or fn(args, ctx).
+---@param name string
+---@param result any
+function qh.mock.tool(name, result) end
+
+---@class qhost.MockClock
+local Clock = {}
+
+--- Time is virtual from now on: qh.time, qh.clock, qh.sleep, qh.timeout, qh.every. It stands still while something
+--- happens, and jumps to the next who sleeps when nothing does; with auto = false only clock:advance moves it.
+---@param opts? { at?: number, auto?: boolean }  at: seconds since 1970
+---@return qhost.MockClock
+function qh.mock.clock(opts) end
+
+--- The time, in seconds since 1970.
+---@return number
+function Clock:now() end
+
+--- Let so many seconds pass (waits); who sleeps until then wakes up, in order.
+---@param seconds number
+function Clock:advance(seconds) end
+
+---@class qhost.test  require "qhost.test"
+local test = {}
+
+--- Add a test. One that takes longer than its timeout (5 s) has failed; `skip` says why it is left out.
+---@param name string
+---@param opts { timeout?: number, skip?: string }
+---@param fn fun()
+---@overload fun(name: string, fn: fun())
+function test.test(name, opts, fn) end
+
+--- Fail unless both are equal, tables by what is in them; the message lists the places that differ.
+---@param got any
+---@param want any
+---@param what? string
+function test.equal(got, want, what) end
+
+--- Fail unless the value is true. Returns it.
+---@param value any
+---@param what? string
+---@return any
+function test.check(value, what) end
+
+--- Fail unless the text matches the Lua pattern.
+---@param text string
+---@param pattern string
+---@param what? string
+function test.match(text, pattern, what) end
+
+--- Fail unless fn raises an error whose text has `part` in it. Returns the error.
+---@param fn fun()
+---@param part? string
+---@param what? string
+---@return any
+function test.error(fn, part, what) end
+
+---@class qhost.TestReply
+---@field status integer
+---@field headers table<string, string>  names in lower case
+---@field body string
+---@field is_cut boolean  it was cut off after its first byte
+---@field log string  what the app logged as errors meanwhile
+local TestReply = {}
+
+--- Ask the app, without a socket (waits).
+---@param o { path: string, method?: string, json?: any, body?: string, headers?: table<string, string> }
+---@return qhost.TestReply
+function test.request(o) end
+
+--- The body as JSON; fails when it is none.
+---@return any
+function TestReply:json() end
+
+--- The events of an event stream: a list of { event, data }; data is JSON where it is some.
+---@return table[]
+function TestReply:events() end
 
 qh.log = {}
 

@@ -153,12 +153,18 @@ static void print_stats(void)
     fflush(stdout);
 }
 
+static void stopped(void *arg)
+{
+    (void)arg;
+    qh_loop_stop(H.loop);
+}
+
 static void on_input(void *arg, int what)
 {
     (void)arg, (void)what;
     char buf[256];
     ssize_t n = read(0, buf, sizeof buf);
-    if (n == 0) qh_loop_stop(H.loop);
+    if (n == 0) qh_lua_stop(H.lua, stopped, NULL);
     for (ssize_t i = 0; i < n; i++)
         if (buf[i] == '\n') print_stats();
 }
@@ -166,7 +172,7 @@ static void on_input(void *arg, int what)
 static void on_signal(void *arg, int signo)
 {
     (void)arg, (void)signo;
-    qh_loop_stop(H.loop);
+    qh_lua_stop(H.lua, stopped, NULL);
 }
 
 static void on_request(void *arg, qh_exchange *x)

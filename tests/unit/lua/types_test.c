@@ -39,6 +39,10 @@ static const char COLLECT[] =
     "add('Stream', upvalue(Model.stream, 'Stream'), ':')\n"
     "add('Template', debug.getmetatable(qh.template{render = type}).__index, ':')\n"
     "add('Sampler', debug.getmetatable(qh.sampler{}).__index, ':')\n"
+    "add('Clock', upvalue(library('qhost.mock').clock, 'Clock'), ':')\n"
+    "local test = library 'qhost.test'\n"
+    "add('test', test, '.')\n"
+    "add('TestReply', upvalue(test.request, 'Reply'), ':')\n"
     "add('Store', upvalue(library('qhost.store').new, 'Store'), ':')\n"
     "add('Out', upvalue(debug.getmetatable(qh.template{render = type}).__index.render, 'Out'), "
     "':')\n"
@@ -79,6 +83,7 @@ TEST(every_binding_has_an_entry_and_every_entry_a_binding)
     fixture f = fixture_open(NULL);
     lua_State *L = qh_vm_lua(f.vm);
     outcome o = {0};
+    f.limits = (qh_task_limits){.slice_us = 2000};
     qh_vm_privileged_begin(f.vm);
     if (luaL_loadbufferx(L, COLLECT, sizeof COLLECT - 1, "=collect", "t"))
         fail_msg("%s", lua_tostring(L, -1));
