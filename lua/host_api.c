@@ -7,6 +7,8 @@
 #include "lua/bind/generation.h"
 #include "lua/lua_private.h"
 #include "lua/watch.h"
+#include "net/egress.h"
+#include "net/fetch.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -213,6 +215,12 @@ qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
 {
     *out = NULL;
     char real[PATH_MAX];
+    qh_status st = QH_OK;
+    for (int i = 0; i < opts->n_allow_net && !st; i++) {
+        st = qh_egress_check_rule(opts->allow_net[i], err);
+        if (st) qh_err_prefix(err, "--allow-net");
+    }
+    if (st) return st;
     if (!realpath(opts->app_path, real))
         return qh_fail(err, errno == ENOENT ? QH_ENOTFOUND : QH_EIO, "%s: %s", opts->app_path,
                        strerror(errno));
@@ -228,7 +236,7 @@ qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
     lua->app_dir = folder_of(real);
     lua->stores = qh_stores_new(o->loop, opts->data_dir);
     o->data_dir = NULL;                             /* the stores have it */
-    qh_status st = open_parts(lua, err);
+    st = open_parts(lua, err);
     if (st) qh_lua_free(lua);
     else *out = lua;
     return st;
@@ -248,6 +256,7 @@ void qh_lua_free(qh_lua *lua)
     qh_stop_forget(lua);
     qh_policies_close(lua->policies);
     qh_stores_free(lua->stores);
+    qh_fetcher_free(lua->fetcher);
     qh_workers_free(lua->workers);
     qh_waker_free(lua->worker_waker);
     qh_loop_undefer(lua->opts.loop, free_retired, lua);

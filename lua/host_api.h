@@ -46,6 +46,8 @@ typedef struct {
     bool is_test;                   /* models, fetch and the clock are doubles: qh_lua_test */
     int64_t cpu_us, slice_us;       /* of a request between two waits; 0: 100 ms, 2 ms */
     int64_t retire_us;              /* a replaced app ends its requests within it; 0: 10 min */
+    const char *const *allow_net;   /* hosts beside loopback that scripts may reach (net/egress.h); borrowed */
+    int n_allow_net;
     int64_t heap_bytes;             /* of a request; 0: 64 MiB. A VM may hold four times as much */
     /* An app that loads names a model for the first time: answer now or later. NULL: there are
      * none. */

@@ -13,6 +13,7 @@
 typedef struct qh_app qh_app;
 typedef struct qh_generation qh_generation;         /* bind/generation.h */
 typedef struct qh_watcher qh_watcher;               /* watch.h */
+typedef struct qh_fetcher qh_fetcher;               /* net/fetch.h */
 typedef struct qh_background qh_background;         /* bind/background.h */
 
 /* A model under the name that apps know it by. */
@@ -53,6 +54,8 @@ struct qh_lua {
     double pending_since;                           /* seconds since 1970 */
     qh_load_story last_ok, last_failure;
     bool is_failed;                                 /* the newest load is last_failure */
+    qh_fetcher *fetcher;                            /* made by the first fetch */
+    int n_fetches;                                  /* at work */
     qh_generation *generations[QH_GENERATION_BUCKETS]; /* by job id */
 };
 

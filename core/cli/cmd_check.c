@@ -5,6 +5,7 @@
 #include "host/models.h"
 #include "lua/host_api.h"
 #include "model/model.h"
+#include "net/egress.h"
 #include <stdio.h>
 
 typedef struct opened {
@@ -36,17 +37,23 @@ static void resolve_model(void *arg, const char *name, qh_lua_question *q)
 
 int qh_cmd_check(int argc, char **argv)
 {
-    static const qh_opt_spec SPEC = {
-        "qhost check APP.lua",
+    qh_opt_list allow_net = {.n = 0};
+    const qh_opt opts[] = {
+        {"allow-net", 0, QH_OPT_LIST, &allow_net, 0, 0, "HOST", "as for serve: looked at, never reached. May be repeated"},
+        {0}};
+    const qh_opt_spec spec = {
+        "qhost check APP.lua [options]",
         "Load an app as serve would, with its models' files but without computing anything, and list its\n"
-        "routes. An app that does not load is an error with file and line, and exit code 1.", NULL, 1, 1};
+        "routes. An app that does not load is an error with file and line, and exit code 1.", opts, 1, 1};
     const char *args[argc];
-    int n_args, rc = qh_opts_parse(&SPEC, argc, argv, args, &n_args);
+    int n_args, rc = qh_opts_parse(&spec, argc, argv, args, &n_args);
     if (rc >= 0) return rc;
     char *routes = NULL;
     opened *all = NULL;
     qh_err err = {0};
-    qh_status st = qh_lua_check(args[0], NULL, resolve_model, &all, &routes, &err);
+    qh_status st = QH_OK;
+    for (int i = 0; i < allow_net.n && !st; i++) st = qh_egress_check_rule(allow_net.items[i], &err);
+    if (!st) st = qh_lua_check(args[0], NULL, resolve_model, &all, &routes, &err);
     if (!st) fputs(routes, stdout);
     qh_free(routes);
     while (all) {

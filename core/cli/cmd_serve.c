@@ -8,6 +8,7 @@
 int qh_cmd_serve(int argc, char **argv)
 {
     qh_opt_list models = {.n = 0};
+    qh_opt_list allow_net = {.n = 0};
     int kv_mb = 0;
     qh_host_options o = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30, .api_key = getenv("QHOST_API_KEY"), .admin_key = getenv("QHOST_ADMIN_KEY"),
                          .load = {.device = {.device = "auto", .isa = "auto"}}};
@@ -18,6 +19,7 @@ int qh_cmd_serve(int argc, char **argv)
         {"tls-cert", 0, QH_OPT_TEXT, &o.tls_cert, 0, 0, "FILE", "certificate chain (PEM): serve HTTPS; read again on SIGHUP"},
         {"tls-key", 0, QH_OPT_TEXT, &o.tls_key, 0, 0, "FILE", "its private key (PEM)"},
         {"admin-key", 0, QH_OPT_TEXT, &o.admin_key, 0, 0, "KEY", "ask for it at /metrics and /qhost/...; also $QHOST_ADMIN_KEY.\nOff loopback both are shut without one"},
+        {"allow-net", 0, QH_OPT_LIST, &allow_net, 0, 0, "HOST", "let scripts reach HOST beside loopback: a name, *.example.com or *,\nperhaps with :PORT. May be repeated"},
         {"insecure", 0, QH_OPT_FLAG, &o.is_insecure, 0, 0, NULL, "off loopback, serve without a key"},
         {"model", 'm', QH_OPT_LIST, &models, 0, 0, "M", "[NAME=]MODEL: what the app's model NAME stands for; without NAME,\nevery name that no other --model gives. May be repeated.\nMODEL is a name from `qhost list`, a path, or scripted:FILE.lua for tests"},
         {"ctx", 'c', QH_OPT_INT, &o.load.n_ctx, 0, 262144, "N", "context in tokens; 0: the model's, as far as memory allows"},
@@ -43,6 +45,8 @@ int qh_cmd_serve(int argc, char **argv)
     o.app_path = args[0];
     o.models = models.items;
     o.n_models = models.n;
+    o.allow_net = allow_net.items;
+    o.n_allow_net = allow_net.n;
     o.load.kv_bytes = (int64_t)kv_mb * 1000000;
     qh_err err = {0};
     return qh_host_run(&o, &err) ? qh_cmd_fail(&err) : QH_EXIT_OK;

@@ -137,6 +137,7 @@ static qh_status open_lua(host *h, qh_err *err)
 {
     qh_fleet_options fo = {.models = h->opt->models, .n_models = h->opt->n_models, .load = h->opt->load, .on_events = on_events, .arg = h};
     qh_lua_opts lo = {.app_path = h->opt->app_path, .loop = h->loop, .is_watching = true, .is_dev = h->opt->is_dev,
+                      .allow_net = h->opt->allow_net, .n_allow_net = h->opt->n_allow_net,
                       .resolve_model = resolve_model, .on_app = on_app, .arg = h};
     qh_status st = qh_fleet_new(&h->fleet, h->loop, &fo, err);
     if (st) return st;

@@ -17,6 +17,8 @@ typedef struct {
     const char *tls_cert, *tls_key; /* PEM files, both or none: HTTPS. SIGHUP reads them again */
     const char *admin_key;          /* for /metrics and /qhost/; NULL: none, see gate.h */
     bool is_insecure, is_dev;
+    const char *const *allow_net;   /* see net/egress.h */
+    int n_allow_net;
     const char *const *models;      /* see fleet.h */
     int n_models;
     qh_loaded_options load;

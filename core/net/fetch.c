@@ -6,13 +6,14 @@
 #include "net/fetch.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "net/egress.h"
 #include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_REPLY_HEAD_BYTES = 256 << 10, MAX_REPLY_FIELDS = 256 };
+enum { MAX_REPLY_HEAD_BYTES = 256 << 10, MAX_REPLY_FIELDS = 256, MAX_KEPT_CONNS = 64 };
 #define DEFAULT_CONNECT_US ((int64_t)10000000)
 #define DEFAULT_IDLE_US    ((int64_t)60000000)
 #define DEFAULT_MAX_BODY   ((int64_t)16 << 20)
@@ -292,6 +293,10 @@ static qh_status begin_hop(qh_fetch *x, qh_err *err)
     curl_easy_setopt(e, CURLOPT_URL, x->url);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, x->lines);
     set_method(x);
+    origin to = {0};                            /* no proxy stands between us and ourselves */
+    bool is_local = !origin_of(&to, x->url, NULL) && qh_egress_is_loopback(to.host);
+    origin_deinit(&to);
+    curl_easy_setopt(e, CURLOPT_NOPROXY, is_local ? "*" : NULL);
     if (x->deadline_us) {
         int64_t left_ms = (x->deadline_us - qh_now_us()) / 1000;
         curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, left_ms > 0 ? (long)left_ms : 1L);
@@ -535,6 +540,7 @@ qh_status qh_fetcher_new(qh_fetcher **out, qh_loop *l, qh_err *err)
     curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f);
     curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, change_timer);
     curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
+    curl_multi_setopt(f->multi, CURLMOPT_MAXCONNECTS, (long)MAX_KEPT_CONNS);
     *out = f;
     return QH_OK;
 }

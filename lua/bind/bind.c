@@ -47,6 +47,7 @@ void qh_bind_host(lua_State *L)
     qh_bind_background(L);
     qh_bind_policy(L);
     qh_bind_store(L);
+    qh_bind_fetch(L);
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_dev);
     qh_module_bind(L, "is_dev");
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_test);

@@ -19,6 +19,7 @@ local core = {
   clock = c.system.mono, sleep = c.system.sleep, budget = c.system.budget,
   random = c.system.random, traceback = c.system.traceback, place = c.system.place, is_dev = c.is_dev,
   background = c.background and c.background.start,
+  fetch = c.fetch and c.fetch.start,
   group = c.tasks.group, channel = c.channel.new,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }

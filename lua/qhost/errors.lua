@@ -36,7 +36,7 @@ function M.abort(status, code, opts)
   error(setmetatable({
     status = status, code = code, message = opts.message or code, type = opts.type or TYPE_OF_STATUS[status]
       or (status < 500 and "invalid_request_error" or "server_error"),
-    param = opts.param, retry_after = opts.retry_after, headers = opts.headers,
+    public = opts.public, param = opts.param, retry_after = opts.retry_after, headers = opts.headers,
   }, Abort), 0)
 end
 
@@ -51,7 +51,7 @@ function M.is_abort(e) return getmetatable(e) == Abort end
 --- The JSON body of an abort.
 function M.body(e)
   return core.json.encode(core.json.object({
-    error = core.json.object({ message = e.message, type = e.type, param = e.param or core.json.null,
+    error = core.json.object({ message = not core.is_dev and e.public or e.message, type = e.type, param = e.param or core.json.null,
       code = e.code }, { "message", "type", "param", "code" }),
   }, { "error" }))
 end

@@ -6,6 +6,7 @@ local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
 local events = require "qhost.events"
 local mock = require "qhost.mock"
+local fetch = require "qhost.fetch"
 local model = require "qhost.model"
 local re = require "qhost.re"
 local policy = require "qhost.policy"
@@ -56,6 +57,7 @@ return {
   race = tasks.race,
   timeout = tasks.timeout,
   channel = core.channel,
+  fetch = fetch.fetch,
   background = tasks.background,
   every = tasks.every,
 }

@@ -952,6 +952,49 @@ function Channel:close() end
 ---@return integer
 function Channel:len() end
 
+-- Other servers --------------------------------------------------------------------------------------
+
+---@class qhost.Reply  of another server
+---@field status integer
+---@field headers table<string, string>  names in lower case; repeated ones joined by ", "
+---@field url string  where it came from, after redirects
+local Reply = {}
+
+---@class qhost.FetchOptions
+---@field method? string  default GET, or POST with a body
+---@field headers? table<string, string|number>
+---@field body? string
+---@field json? any  the body, as JSON
+---@field timeout? number  seconds for all of it; default 60, none with stream
+---@field connect_timeout? number  default 10
+---@field stream? boolean  come back with the head; the body follows in pieces
+---@field max_bytes? integer  of the body; default 16 MiB
+---@field redirects? integer  that are followed; default 5
+
+--- Ask another HTTP server. Loopback can always be reached, other hosts with `--allow-net HOST`, also
+--- after a redirect. Any HTTP status is a reply. No reply, a refused host and a reply over its limit raise
+--- an error {status, code, message}; uncaught it answers 502, 504 (too late) or 500 (refused), without
+--- saying where. The reply's bytes count for the request's memory (waits).
+---@param url string
+---@param opts? qhost.FetchOptions
+---@return qhost.Reply
+function qh.fetch(url, opts) end
+
+--- The body (waits when it is streamed).
+---@return string
+function Reply:text() end
+
+--- The body as JSON; an error when it is none (waits when it is streamed).
+---@return any
+function Reply:json() end
+
+--- The body in pieces: for piece in reply:chunks() do. Its sender waits while nobody reads (waits).
+---@return fun(): string?
+function Reply:chunks() end
+
+--- Stop receiving. `local r <close> = qh.fetch(...)` does it at the end of the block.
+function Reply:close() end
+
 -- The rest -------------------------------------------------------------------------------------------
 
 qh.url = {}

@@ -133,6 +133,14 @@ bool qh_task_may_take(qh_task *t, size_t more)
     return false;
 }
 
+bool qh_task_hold(qh_task *t, int64_t bytes)
+{
+    const qh_task *r = t->root;
+    if (bytes > 0 && r->limits.heap_bytes && r->held_bytes > r->limits.heap_bytes - bytes) return false;
+    qh_task_charge(t, bytes);
+    return true;
+}
+
 /* ---- the scope ---- */
 
 void qh_scope_add(qh_task *t, qh_scoped *s)
@@ -837,6 +845,7 @@ void qh_task_fail_parent(qh_task *t, lua_State *L)
     qh_task_wake(parent);
 }
 
+qh_task *qh_task_root(qh_task *t) { return t->root; }
 bool qh_tasks_are_kin(const qh_task *a, const qh_task *b) { return a && b && a->root == b->root; }
 void qh_task_set_budget(qh_task *t, int64_t cpu_us, int64_t slice_us, int64_t heap_bytes)
 {

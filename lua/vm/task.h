@@ -139,6 +139,9 @@ int      qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k); /* k ca
 
 /* Raises when the running task is dying, or when a child of it has failed. */
 void     qh_task_check(lua_State *L);
+qh_task *qh_task_root(qh_task *t);                 /* of its request */
+/* Count memory outside Lua that is held for it, or, negative, no longer. false: it is over its limit. */
+bool     qh_task_hold(qh_task *t, int64_t bytes);
 void     qh_task_check_dying(lua_State *L);        /* only the former */
 bool     qh_task_must_raise(lua_State *L);         /* whether qh_task_check would raise */
 int      qh_task_rethrow(lua_State *L);    /* dying: raise the error on top once more; else 0 */

@@ -1,7 +1,7 @@
 /* lua_host.c - the least host that serves an app: a server, the Lua layer and scripted models.
  *
  *     lua_host APP.lua [--dev] [--cpu-ms N] [--heap-mb N] [--retire-ms N] [--pages N]
- *              [--data DIR] name=script.lua...
+ *              [--data DIR] [--allow-net HOST] name=script.lua...
  *
  * Prints "port N" and serves until standard input ends or SIGTERM. Each line of input is a
  * command: "stats" prints what the engines and the Lua layer hold, as JSON. GET /qhost/reload is
@@ -20,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_MODELS = 8, MAX_SEQS = 64 };
+enum { MAX_MODELS = 8, MAX_RULES = 8, MAX_SEQS = 64 };
 
 typedef struct {
     const char *name;
@@ -38,6 +38,7 @@ typedef struct {
     qh_lua *lua;
     model models[MAX_MODELS];
     int n_models, n_pages;
+    const char *rules[MAX_RULES];
     qh_timer *answer_timer;
     qh_lua_question *late;          /* answered by the timer */
     model *late_model;
@@ -192,7 +193,7 @@ static void on_request(void *arg, qh_exchange *x)
 int main(int argc, char **argv)
 {
     qh_err err = {0};
-    qh_lua_opts opts = {.is_watching = true, .resolve_model = resolve};
+    qh_lua_opts opts = {.is_watching = true, .resolve_model = resolve, .allow_net = H.rules};
     if (qh_loop_new(&H.loop, &err)) die("loop", &err);
     opts.loop = H.loop;
     for (int i = 1; i < argc; i++) {
@@ -206,6 +207,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--retire-ms") == 0 && i + 1 < argc)
             opts.retire_us = (int64_t)atoi(argv[++i]) * 1000;
         else if (strcmp(argv[i], "--pages") == 0 && i + 1 < argc) H.n_pages = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--allow-net") == 0 && i + 1 < argc && opts.n_allow_net < MAX_RULES)
+            H.rules[opts.n_allow_net++] = argv[++i];
         else if (eq && H.n_models < MAX_MODELS)
             *eq = 0, open_model(&H.models[H.n_models++], argv[i], eq + 1);
         else opts.app_path = argv[i];

@@ -46,6 +46,7 @@ static const char COLLECT[] =
     "add('Store', upvalue(library('qhost.store').new, 'Store'), ':')\n"
     "add('Out', upvalue(debug.getmetatable(qh.template{render = type}).__index.render, 'Out'), "
     "':')\n"
+    "add('Reply', library('qhost.fetch').Reply, ':')\n"
     "add('Task', library('qhost.tasks').Task, ':')\n"
     "add('Agent', library('qhost.agent').Agent, ':')\n"
     "add('Run', library('qhost.agent').Run, ':')\n"
@@ -81,6 +82,7 @@ static void push_file(lua_State *L, const char *path)
 TEST(every_binding_has_an_entry_and_every_entry_a_binding)
 {
     fixture f = fixture_open(NULL);
+    f.limits.cpu_us = 2000000;                  /* a manual that grows */
     lua_State *L = qh_vm_lua(f.vm);
     outcome o = {0};
     f.limits = (qh_task_limits){.slice_us = 2000};

@@ -3,6 +3,7 @@ qh_unit_test(net/http_corpus_test.c qh_net)
 qh_unit_test(net/http_text_test.c qh_net)
 qh_unit_test(net/loop_test.c qh_net)
 qh_unit_test(net/fetch_test.c qh_net)
+qh_unit_test(net/egress_test.c qh_net)
 
 # The server alone, driven by tests/http/test_net_*.py.
 add_executable(net_server http/net_server.c)
