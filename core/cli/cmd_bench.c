@@ -7,6 +7,7 @@
 #include "host/device.h"
 #include "host/models.h"
 #include "host/profile.h"
+#include "host/read_rate.h"
 #include "host/stepper.h"
 #include "model/model.h"
 #include <jansson.h>
@@ -32,12 +33,14 @@ typedef struct {
     char test[24];
     int depth, batch;
     double tok_s, tok_s_min, tok_s_max;
+    double floor_share;             /* of the rate at which memory gives what a decode step reads; 0: not known */
     json_t *profile;                /* {region: [us a token, by thread]}, or NULL */
 } result;
 
 typedef struct {
     const bench_options *o;
     const qh_model *model;
+    qh_backend *backend;
     qh_stepper *stepper;
     qh_profile *profile;            /* NULL: not asked for */
     qh_token *tokens;               /* fixed pseudo-random ids, as many as the longest sequence */
@@ -87,7 +90,9 @@ static json_t *read_profile(const qh_profile *p, int n_tokens)
 
 static void print_result(const result *r)
 {
-    printf("%-8s %8d %6d %12.1f %12.1f %12.1f\n", r->test, r->depth, r->batch, r->tok_s, r->tok_s_min, r->tok_s_max);
+    printf("%-8s %8d %6d %12.1f %12.1f %12.1f", r->test, r->depth, r->batch, r->tok_s, r->tok_s_min, r->tok_s_max);
+    if (r->floor_share > 0) printf(" %8.0f%%", 100 * r->floor_share);
+    putchar('\n');
     const char *region;
     json_t *threads, *us;
     size_t i;
@@ -99,15 +104,17 @@ static void print_result(const result *r)
     fflush(stdout);
 }
 
-/* rates: of n_repeats rounds, each of n tokens for batch sequences. */
-static void add_result(bench *b, const char *kind, int n, int depth, int batch, double *rates)
+/* rates: of n_repeats rounds, each of n tokens for batch sequences. floor: tokens a second that memory
+ * allows, or 0. */
+static void add_result(bench *b, const char *kind, int n, int depth, int batch, double *rates, double floor)
 {
     int n_rates = b->o->n_repeats;
     qsort(rates, (size_t)n_rates, sizeof *rates, by_value);
     result *r = &b->results[b->n_results++];
     *r = (result){"", depth, batch, (rates[(n_rates - 1) / 2] + rates[n_rates / 2]) / 2, rates[0],
-                  rates[n_rates - 1], NULL};
+                  rates[n_rates - 1], 0, NULL};
     snprintf(r->test, sizeof r->test, "%s%d", kind, n);
+    if (floor > 0) r->floor_share = r->tok_s / floor;
     if (b->profile) r->profile = read_profile(b->profile, n * batch * n_rates);
     if (!b->o->as_json) print_result(r);
 }
@@ -140,7 +147,7 @@ static qh_status bench_prefill(bench *b, int n_tokens, qh_err *err)
         if (r < 0) begin_rounds(b);
         else rates[r] = n_tokens * 1e6 / (double)(qh_now_us() - t);
     }
-    if (!st) add_result(b, "pp", n_tokens, 0, 1, rates);
+    if (!st) add_result(b, "pp", n_tokens, 0, 1, rates, 0);
     return st;
 }
 
@@ -153,6 +160,26 @@ static qh_status decode_run(bench *b, int n_seqs, int n_steps, qh_err *err)
         for (int s = 0; s < n_seqs; s++) next[s] = b->tokens[(i + s) % n_steps];
         st = qh_stepper_decode(b->stepper, next, n_seqs, &logits, err);
     }
+    return st;
+}
+
+/* Decoding reads every weight once a step and each sequence's keys and values once a token: tokens a
+ * second if that took no longer than reading a buffer of that size does. The CPU backend only. */
+static qh_status stream_floor(const bench *b, int depth, int n_seqs, double *out, qh_err *err)
+{
+    *out = 0;
+    const qh_backend_ops *ops = b->backend->ops;
+    if (strcmp(ops->caps(b->backend)->name, "cpu") != 0) return QH_OK;
+    const qh_memory_plan *plan = ops->plan(b->backend);
+    const qh_weights *w = qh_model_weights(b->model);
+    uint64_t weights = plan->weights_bytes;
+    if (w->embed.data != w->head.data)      /* of an embedding of its own, a row a token is read */
+        weights -= (uint64_t)w->embed.n_rows * qh_dtype_row_bytes(w->embed.dtype, w->embed.dim);
+    const double past = depth + b->o->n_decode / 2.0;
+    const double kv = (double)plan->page_bytes / QH_PAGE_TOKENS * past * n_seqs, bytes = (double)weights + kv;
+    double rate = 0;
+    qh_status st = qh_read_rate(&rate, (uint64_t)bytes, b->o->n_threads ? b->o->n_threads : qh_cpu_count(), err);
+    if (!st) *out = n_seqs * rate / bytes;
     return st;
 }
 
@@ -169,7 +196,9 @@ static qh_status bench_decode(bench *b, int depth, int n_seqs, qh_err *err)
         if (r < 0) begin_rounds(b);
         else rates[r] = (double)n_seqs * b->o->n_decode * 1e6 / (double)(qh_now_us() - t);
     }
-    if (!st) add_result(b, "tg", b->o->n_decode, depth, n_seqs, rates);
+    double floor = 0;
+    if (!st) st = stream_floor(b, depth, n_seqs, &floor, err);
+    if (!st) add_result(b, "tg", b->o->n_decode, depth, n_seqs, rates, floor);
     return st;
 }
 
@@ -211,9 +240,10 @@ static void print_json(const bench *b, const char *machine)
     json_t *list = json_array();
     for (int i = 0; i < b->n_results; i++) {
         const result *r = &b->results[i];
-        json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:f,s:f,s:f,s:O*}", "test", r->test, "depth", r->depth,
+        json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:f,s:f,s:f,s:o*,s:O*}", "test", r->test, "depth", r->depth,
                                               "batch", r->batch, "tok_s", r->tok_s, "tok_s_min", r->tok_s_min,
-                                              "tok_s_max", r->tok_s_max, "profile", r->profile));
+                                              "tok_s_max", r->tok_s_max, "floor_share",
+                                              r->floor_share > 0 ? json_real(r->floor_share) : NULL, "profile", r->profile));
     }
     json_t *all = json_pack("{s:o,s:s,s:s}", "results", list, "machine", machine, "model", qh_model_name(b->model));
     json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(7));
@@ -233,7 +263,7 @@ static void fill_tokens(qh_token *ids, int n, int n_vocab)
 static void print_head(const bench *b, const char *machine)
 {
     printf("%s; %s; median, min and max of %d\n", qh_model_name(b->model), machine, b->o->n_repeats);
-    printf("%-8s %8s %6s %12s %12s %12s\n", "test", "depth", "batch", "tok/s", "min", "max");
+    printf("%-8s %8s %6s %12s %12s %12s %9s\n", "test", "depth", "batch", "tok/s", "min", "max", "of floor");
 }
 
 static qh_status open_and_run(bench *b, qh_backend **be, qh_err *err)
@@ -247,6 +277,7 @@ static qh_status open_and_run(bench *b, qh_backend **be, qh_err *err)
     qh_device_options dev = {.device = o->device, .isa = o->isa, .n_threads = o->n_threads,
                              .is_exact = o->is_exact};
     qh_status st = qh_device_open(be, b->model, &dev, &limits, err);
+    b->backend = *be;
     if (!st) st = qh_stepper_new(&b->stepper, *be, n_seqs, longest, err);
     if (!st && o->is_profiled && !(b->profile = qh_profile_begin(*be)))
         st = qh_fail(err, QH_EUNSUPPORTED, "--profile: the %s backend keeps no times", (*be)->ops->caps(*be)->name);
@@ -294,13 +325,14 @@ int qh_cmd_bench(int argc, char **argv)
         {"isa", 0, QH_OPT_TEXT, &o.isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, avx512bf16, neon or neondot"},
         {"deterministic", 0, QH_OPT_FLAG, &o.is_exact, 0, 0, NULL, "GPU: the same bits in any batch, at a lower speed"},
         {"json", 0, QH_OPT_FLAG, &o.as_json, 0, 0, NULL,
-         "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max, profile?}], machine, model}"},
+         "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max, floor_share?, profile?}], machine, model}"},
         {"profile", 0, QH_OPT_FLAG, &o.is_profiled, 0, 0, NULL, "CPU: also the time of each region of a step, by thread, in us a token"},
         {0}};
     const qh_opt_spec spec = {
         "qhost bench MODEL [options]",
         "Prefill (pp) and decode (tg) speed in tokens a second, in raw steps: no sampler, no server.\n"
-        "Lists are separated by commas.", opts, 1, 1};
+        "Lists are separated by commas. 'of floor': the share of the speed that decoding would have if it took\n"
+        "no longer than the same threads need to read a buffer as large as what a step reads (CPU only).", opts, 1, 1};
     const char *args[argc];
     int n_args, rc = qh_opts_parse(&spec, argc, argv, args, &n_args);
     if (rc >= 0) return rc;

@@ -148,6 +148,7 @@ def test_bench_reports_json_in_the_documented_shape(cli, smollm):
     assert [(x["test"], x["depth"], x["batch"]) for x in r["results"]] == [
         ("pp32", 0, 1), ("tg4", 0, 1), ("tg4", 0, 2), ("tg4", 16, 1), ("tg4", 16, 2)]
     assert all(0 < x["tok_s_min"] <= x["tok_s"] <= x["tok_s_max"] for x in r["results"])
+    assert all(("floor_share" in x) == x["test"].startswith("tg") and x.get("floor_share", 1) > 0 for x in r["results"])
     assert r["machine"] and r["model"]
 
 
