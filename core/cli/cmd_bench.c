@@ -23,7 +23,7 @@ typedef struct {
 } int_list;
 
 typedef struct {
-    const char *model, *device, *isa, *prompts, *depths, *batches;
+    const char *model, *device, *isa, *kv_type, *prompts, *depths, *batches;
     int n_threads, n_decode, n_repeats, chunk;
     bool as_json, is_profiled, is_exact;
     int_list prompt, depth, batch;
@@ -275,7 +275,7 @@ static qh_status open_and_run(bench *b, qh_backend **be, qh_err *err)
     qh_backend_limits limits = {.n_pages = pages * n_seqs, .max_rows = o->chunk > n_seqs ? o->chunk : n_seqs,
                                 .max_seqs = n_seqs, .max_outputs = n_seqs, .max_context = longest};
     qh_device_options dev = {.device = o->device, .isa = o->isa, .n_threads = o->n_threads,
-                             .is_exact = o->is_exact};
+                             .is_exact = o->is_exact, .kv_type = o->kv_type};
     qh_status st = qh_device_open(be, b->model, &dev, &limits, err);
     b->backend = *be;
     if (!st) st = qh_stepper_new(&b->stepper, *be, n_seqs, longest, err);
@@ -324,6 +324,7 @@ int qh_cmd_bench(int argc, char **argv)
         {"device", 0, QH_OPT_TEXT, &o.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &o.isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, avx512bf16, neon or neondot"},
         {"deterministic", 0, QH_OPT_FLAG, &o.is_exact, 0, 0, NULL, "GPU: the same bits in any batch, at a lower speed"},
+        {"kv-type", 0, QH_OPT_TEXT, &o.kv_type, 0, 0, "TYPE", "keys and values as bf16 (default) or, on a CPU, q8_0"},
         {"json", 0, QH_OPT_FLAG, &o.as_json, 0, 0, NULL,
          "print {results: [{test, depth, batch, tok_s, tok_s_min, tok_s_max, floor_share?, profile?}], machine, model}"},
         {"profile", 0, QH_OPT_FLAG, &o.is_profiled, 0, 0, NULL, "CPU: also the time of each region of a step, by thread, in us a token"},

@@ -100,7 +100,7 @@ static qh_status eval_line(void *arg, const json_t *in, json_t **out, qh_err *er
 int qh_cmd_eval_ids(int argc, char **argv)
 {
     int n_ctx = 4096, n_threads = 0;
-    const char *isa = "auto", *device = "auto", *logits_path = NULL;
+    const char *isa = "auto", *device = "auto", *logits_path = NULL, *kv_type = NULL;
     const qh_opt opts[] = {
         {"ctx", 'c', QH_OPT_INT, &n_ctx, 1, 262144, "N", "longest line, in tokens; default 4096"},
         {"threads", 't', QH_OPT_INT, &n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
@@ -108,6 +108,7 @@ int qh_cmd_eval_ids(int argc, char **argv)
          "also write every row's logits there: float32, little-endian, n_vocab a row"},
         {"device", 0, QH_OPT_TEXT, &device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"isa", 0, QH_OPT_TEXT, &isa, 0, 0, "NAME", "auto, ref, scalar, avx2, avxvnni, avx512, avx512bf16, neon or neondot"},
+        {"kv-type", 0, QH_OPT_TEXT, &kv_type, 0, 0, "TYPE", "keys and values as bf16 (default) or, on a CPU, q8_0"},
         {0}};
     const qh_opt_spec spec = {
         "qhost eval-ids MODEL [options] < requests.jsonl",
@@ -127,7 +128,7 @@ int qh_cmd_eval_ids(int argc, char **argv)
     evaluator ev = {.max_tokens = n_ctx};
     qh_backend_limits limits = {.n_pages = (n_ctx + QH_PAGE_TOKENS - 1) / QH_PAGE_TOKENS, .max_rows = CHUNK,
                                 .max_seqs = 1, .max_outputs = CHUNK, .max_context = n_ctx};
-    qh_device_options dev = {.device = device, .isa = isa, .n_threads = n_threads};
+    qh_device_options dev = {.device = device, .isa = isa, .n_threads = n_threads, .kv_type = kv_type};
     qh_status st = qh_models_find(&path, args[0], &err);
     if (!st) st = qh_model_open(&m, path, &err);
     if (!st) st = qh_device_open(&be, m, &dev, &limits, &err);

@@ -178,6 +178,7 @@ int qh_cmd_run(int argc, char **argv)
         {"threads", 't', QH_OPT_INT, &lo.device.n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
         {"device", 0, QH_OPT_TEXT, &lo.device.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
         {"deterministic", 0, QH_OPT_FLAG, &lo.device.is_exact, 0, 0, NULL, "GPU: the same bits in any batch, at a lower speed"},
+        {"kv-type", 0, QH_OPT_TEXT, &lo.device.kv_type, 0, 0, "TYPE", "keys and values as bf16 (default) or, on a CPU, q8_0"},
         {"isa", 0, QH_OPT_TEXT, &lo.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},
         {"quiet", 'q', QH_OPT_FLAG, &c.is_quiet, 0, 0, NULL, "no rates after an answer"},
         {0}};

@@ -31,6 +31,7 @@ int qh_cmd_serve(int argc, char **argv)
         {"deterministic", 0, QH_OPT_FLAG, &o.load.device.is_exact, 0, 0, NULL, "GPU: the same bits in any batch, at a lower speed"},
         {"isa", 0, QH_OPT_TEXT, &o.load.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},
         {"data", 0, QH_OPT_TEXT, &o.data_dir, 0, 0, "DIR", "folder of the app's stores; default $XDG_DATA_HOME/qhost/APP-..."},
+        {"kv-type", 0, QH_OPT_TEXT, &o.load.device.kv_type, 0, 0, "TYPE", "keys and values as bf16 (default) or, on a CPU, q8_0: half the memory"},
         {"no-prefix-cache", 0, QH_OPT_FLAG, &o.load.no_prefix_cache, 0, 0, NULL, "compute every prompt from its start"},
         {"drain", 0, QH_OPT_INT, &o.drain_seconds, 0, 86400, "S", "after SIGTERM, finish requests for so long; default 30"},
         {"dev", 0, QH_OPT_FLAG, &o.is_dev, 0, 0, NULL, "tracebacks of script errors in replies"},

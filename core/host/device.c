@@ -24,6 +24,21 @@ static bool parse_cuda(const char *s, int *device)
     return true;
 }
 
+static qh_status parse_kv_type(qh_kv_type *out, const char *name, qh_err *err)
+{
+    static const char *const names[] = {
+#define X(name, text) [QH_KV_##name] = text,
+        QH_KV_TYPE_LIST(X)
+#undef X
+    };
+    for (int i = 0; i < QH_N_KV_TYPE; i++)
+        if (!name || strcmp(name, names[i]) == 0) {
+            *out = (qh_kv_type)i;           /* without a name the first: bf16 */
+            return QH_OK;
+        }
+    return qh_fail(err, QH_EINVAL, "unknown type '%s' of keys and values: bf16 and q8_0 are known", name);
+}
+
 static qh_status choose(choice *c, const qh_device_options *opt, qh_err *err)
 {
     const char *name = opt->device ? opt->device : "auto";
@@ -31,6 +46,8 @@ static qh_status choose(choice *c, const qh_device_options *opt, qh_err *err)
     *c = (choice){.cpu = {.n_threads = opt->n_threads, .pin = true, .is_mapped = true},
                   .cuda = {.is_exact = opt->is_exact, .memory_share = opt->memory_share}};
     c->is_auto = strcmp(name, "auto") == 0;
+    qh_status st = parse_kv_type(&c->cpu.kv_type, opt->kv_type, err);
+    if (st) return st;
     if (c->is_auto) c->is_cuda = qh_cuda_is_available(&n, &c->why_cpu);
     else c->is_cuda = parse_cuda(name, &c->cuda.device);
     if (!c->is_auto && !c->is_cuda && strcmp(name, "cpu") != 0)
@@ -48,8 +65,10 @@ static qh_status plan_choice(choice *c, qh_memory_plan *out, const qh_model *m,
     const qh_desc *d = qh_model_desc(m);
     const qh_weights *w = qh_model_weights(m);
     if (!c->is_cuda) return qh_cpu_backend_plan(out, d, w, limits, &c->cpu, err);
-    qh_err gpu = {0};
-    qh_status st = qh_cuda_backend_plan(out, d, w, limits, &c->cuda, c->is_auto ? &gpu : err);
+    qh_err gpu = {0}, *gpu_err = c->is_auto ? &gpu : err;
+    qh_status st = c->cpu.kv_type == QH_KV_BF16
+                       ? qh_cuda_backend_plan(out, d, w, limits, &c->cuda, gpu_err)
+                       : qh_fail(gpu_err, QH_EUNSUPPORTED, "the GPU's kernels store keys and values as bf16 only");
     if (!c->is_auto || !st) return st;
     if (st != QH_EUNSUPPORTED) return qh_fail(err, st, "%s", gpu.msg);
     c->is_cuda = false;

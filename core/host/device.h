@@ -9,6 +9,7 @@ typedef struct {
     int n_threads;                  /* CPU; 0: all cores of this process */
     bool is_exact;                  /* GPU: bits that depend on a sequence's prefix only, at a lower speed */
     double memory_share;            /* GPU: of its memory that may be used; 0: 0.9 */
+    const char *kv_type;            /* how keys and values are stored: "bf16" or, on the CPU, "q8_0"; NULL: bf16 */
 } qh_device_options;
 
 /* m must outlive the backend. QH_ENOMEM says what was planned and what is there. */

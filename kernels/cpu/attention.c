@@ -2,20 +2,20 @@
 #include "kernels/cpu/attention.h"
 #include <string.h>
 
-const qh_attn_ops *qh_attn_ops_of(qh_isa isa)
+const qh_attn_ops *qh_attn_ops_of(qh_isa isa, qh_kv_type type)
 {
     switch (isa) {
-    case QH_ISA_REF: return &qh_attn_ops_ref;
+    case QH_ISA_REF: return type == QH_KV_BF16 ? &qh_attn_ops_ref : NULL;
 #if defined(__x86_64__)
     case QH_ISA_AVX2:
-    case QH_ISA_AVXVNNI: return &qh_attn_ops_avx2;
-    case QH_ISA_AVX512: return &qh_attn_ops_avx512;
-    case QH_ISA_AVX512BF16: return &qh_attn_ops_avx512bf16;
+    case QH_ISA_AVXVNNI: return &qh_attn_ops_avx2[type];
+    case QH_ISA_AVX512: return &qh_attn_ops_avx512[type];
+    case QH_ISA_AVX512BF16: return &qh_attn_ops_avx512bf16[type];
 #elif defined(__aarch64__)
     case QH_ISA_NEON:
-    case QH_ISA_NEONDOT: return &qh_attn_ops_neon;
+    case QH_ISA_NEONDOT: return &qh_attn_ops_neon[type];
 #endif
-    default: return &qh_attn_ops_scalar;
+    default: return &qh_attn_ops_scalar[type];
     }
 }
 

@@ -10,7 +10,13 @@
  *     values  word [token/2][dim]      = (v[token][dim], v[token + 1][dim])
  *
  * so a vector of words is 16 tokens of a dimension pair, or 16 dimensions of a token pair, and no
- * horizontal sum is needed. The ref level stores float, keys [token][dim] then values.
+ * horizontal sum is needed. A q8_0 block stores 8 bits a value with a bf16 scale for each token and
+ * QH_ATTN_Q8_GROUP dimensions, 0.53 of the bytes, and is widened to such words page by page:
+ *
+ *     keys    int8 [dim][token]        scales of keys      bf16 [dim/32][token]
+ *     values  int8 [token][dim]        scales of values    bf16 [dim/32][token]
+ *
+ * The ref level stores float, keys [token][dim] then values, and has no q8_0.
  *
  * Exactness: a score is one chain of additions over dim in order. Keys are taken page by page with
  * an online softmax; every RANGE_TOKENS keys start afresh and the ranges are merged in order.
@@ -23,10 +29,12 @@
 #pragma once
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/kv_type.h"
 
 enum {
     QH_ATTN_RANGE_TOKENS = 4 * QH_PAGE_TOKENS,
     QH_ATTN_DIM_ALIGN = 16,
+    QH_ATTN_Q8_GROUP = 32,
     QH_ATTN_STATE_MAX = 0,          /* behind out[d]: index of the largest score so far */
     QH_ATTN_STATE_WEIGHT = 1,       /* and of the sum of 2^(score - max) */
     QH_ATTN_STATE_EXTRA = 16,       /* floats behind out[d]; a cache line */
@@ -67,7 +75,8 @@ typedef struct {
     void (*finish)(float *out, const float *state, int head_dim);
 } qh_attn_ops;
 
-const qh_attn_ops *qh_attn_ops_of(qh_isa isa);      /* isa must be available */
+/* isa must be available. NULL: it does not store keys and values that way. */
+const qh_attn_ops *qh_attn_ops_of(qh_isa isa, qh_kv_type type);
 
 /* States that have seen no key. */
 void qh_attn_clear(float *states, int n, int head_dim);
@@ -77,9 +86,10 @@ static inline int qh_attn_n_ranges(int n_keys)
     return (n_keys + QH_ATTN_RANGE_TOKENS - 1) / QH_ATTN_RANGE_TOKENS;
 }
 
-extern const qh_attn_ops qh_attn_ops_ref, qh_attn_ops_scalar;
+extern const qh_attn_ops qh_attn_ops_ref, qh_attn_ops_scalar[QH_N_KV_TYPE];
 #if defined(__x86_64__)
-extern const qh_attn_ops qh_attn_ops_avx2, qh_attn_ops_avx512, qh_attn_ops_avx512bf16;
+extern const qh_attn_ops qh_attn_ops_avx2[QH_N_KV_TYPE], qh_attn_ops_avx512[QH_N_KV_TYPE],
+    qh_attn_ops_avx512bf16[QH_N_KV_TYPE];
 #elif defined(__aarch64__)
-extern const qh_attn_ops qh_attn_ops_neon;
+extern const qh_attn_ops qh_attn_ops_neon[QH_N_KV_TYPE];
 #endif

@@ -40,6 +40,8 @@ typedef struct {
     float old_max[16], new_max[16], shrink[16];
 } tile;
 
+/* ---- bf16 blocks ---- */
+
 static uint32_t *keys_of(const unsigned char *block) { return (uint32_t *)block; }
 static uint32_t *values_of(const unsigned char *block, int d)
 {
@@ -76,6 +78,100 @@ static void append(void *block, int head_dim, int slot, const float *k, const fl
     uint16_t *values = (uint16_t *)(values_of(block, d) + slot / 2 * d) + slot % 2;
     for (int i = 0; i < head_dim; i++) values[2 * i] = to_finite_bf16(v[i]);
 }
+
+/* ---- q8_0 blocks ---- */
+
+static int n_scales(int d) { return (d + QH_ATTN_Q8_GROUP - 1) / QH_ATTN_Q8_GROUP; }
+static int8_t *q8_values(const unsigned char *block, int d)
+{
+    return (int8_t *)block + (size_t)d * T;
+}
+static uint16_t *q8_key_scales(const unsigned char *block, int d)
+{
+    return (uint16_t *)(block + (size_t)d * T * 2);
+}
+static uint16_t *q8_value_scales(const unsigned char *block, int d)
+{
+    return q8_key_scales(block, d) + n_scales(d) * T;
+}
+
+static size_t block_bytes_q8(int head_dim)
+{
+    const int d = qh_attn_padded(head_dim);
+    return (size_t)d * T * 2 + (size_t)n_scales(d) * T * 2 * sizeof(uint16_t);
+}
+
+INLINE float float_of_bf16(uint16_t h)
+{
+    const uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* n values into every step-th byte; returns their scale as bf16. Keys too are made finite here:
+ * NaN has no place in 8 bits. */
+INLINE uint16_t quantize_group(int8_t *dst, int step, const float *x, int n)
+{
+    const float bound = 0x1.FCp127f;    /* 127 of its 127th, rounded up to bf16, are finite */
+    float finite[QH_ATTN_Q8_GROUP], largest = 0;
+    for (int i = 0; i < n; i++) {
+        finite[i] = !(x[i] > -bound) ? -bound : x[i] < bound ? x[i] : bound;
+        const float size = finite[i] < 0 ? -finite[i] : finite[i];
+        largest = size > largest ? size : largest;
+    }
+    const uint16_t scale = largest > 1e-30f ? to_bf16(largest / 127) : 0;
+    const float inverse = scale ? 1 / float_of_bf16(scale) : 0;
+    for (int i = 0; i < n; i++) {
+        float q = finite[i] * inverse;
+        q = q < -127 ? -127 : q > 127 ? 127 : q;
+        dst[i * step] = (int8_t)(int)(q + (q < 0 ? -0.5f : 0.5f));
+    }
+    return scale;
+}
+
+static void append_q8(void *block, int head_dim, int slot, const float *k, const float *v)
+{
+    const int d = qh_attn_padded(head_dim);
+    int8_t *keys = (int8_t *)block + slot, *values = q8_values(block, d) + slot * d;
+    for (int g = 0, at = 0; at < head_dim; g++, at += QH_ATTN_Q8_GROUP) {
+        const int n = head_dim - at < QH_ATTN_Q8_GROUP ? head_dim - at : QH_ATTN_Q8_GROUP;
+        q8_key_scales(block, d)[g * T + slot] = quantize_group(keys + at * T, T, k + at, n);
+        q8_value_scales(block, d)[g * T + slot] = quantize_group(values + at, 1, v + at, n);
+    }
+}
+
+/* The first n_keys tokens of a page as the words of a bf16 block: a value is scaled and rounded to
+ * bf16, which adds an eighth of the error that it has from 8 bits. */
+INLINE void expand_keys(uint32_t *words, const unsigned char *block, int d, int n_keys)
+{
+    const int8_t *keys = (const int8_t *)block;
+    const uint16_t *scales = q8_key_scales(block, d);
+    for (int begin = 0; begin < d; begin += QH_ATTN_Q8_GROUP, scales += T) {
+        const int end = begin + QH_ATTN_Q8_GROUP < d ? begin + QH_ATTN_Q8_GROUP : d;
+        for (int i = begin; i < end; i += 2)
+            for (int t = 0; t < n_keys; t += VL) {
+                const vf scale = vload_bf16(scales + t);
+                vstore_pairs(words + i / 2 * T + t, vmul(vload_i8(keys + i * T + t), scale),
+                             vmul(vload_i8(keys + (i + 1) * T + t), scale));
+            }
+    }
+}
+
+INLINE void expand_values(uint32_t *words, const unsigned char *block, int d, int n_keys)
+{
+    const int8_t *values = q8_values(block, d);
+    const uint16_t *scales = q8_value_scales(block, d);
+    for (int t = 0; t < n_keys; t += 2)
+        for (int i = 0; i < d; i += VL) {
+            const uint16_t *s = scales + i / QH_ATTN_Q8_GROUP * T + t;
+            vstore_pairs(words + (size_t)(t / 2) * d + i,
+                         vmul(vload_i8(values + t * d + i), vset1(float_of_bf16(s[0]))),
+                         vmul(vload_i8(values + (t + 1) * d + i), vset1(float_of_bf16(s[1]))));
+        }
+}
+
+/* ---- tiles ---- */
 
 /* One row of a page's words, four cache lines: values while keys are read and the other way round.
  * A hardware stream stops at each 4 KB; without this, decode waits for memory twice a page. */
@@ -255,27 +351,28 @@ INLINE void weighted_sum(const int nq, const int nd, tile *t, float *out, int le
         for (int j = 0; j < nd; j++) vstore(out + i * len + j * VL, acc[i][j]);
 }
 
+/* A page's words, and where the next page will be read from. */
+typedef struct {
+    int index;                      /* among the sequence's pages */
+    const uint32_t *keys, *values, *next_keys, *next_values;
+} page_view;
+
 /* One page of keys for nq neighbouring queries, the first of which is query `first`. */
-INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, int first,
+INLINE void attend_tile(const int nq, const qh_attn_job *job, const page_view *page, int first,
                         float *states)
 {
     const int d = qh_attn_padded(job->head_dim), len = d + QH_ATTN_STATE_EXTRA;
     int n_valid[QB], n_keys = 0;
     for (int i = 0; i < nq; i++) {
-        int n = job->first_pos + (first + i) / job->n_group + 1 - page_index * T;
+        int n = job->first_pos + (first + i) / job->n_group + 1 - page->index * T;
         n_valid[i] = n < 0 ? 0 : n > T ? T : n;
         if (n_valid[i] > n_keys) n_keys = n_valid[i];
     }
     if (n_keys == 0) return;
-    const bool is_last = page_index == (job->first_pos + job->n_rows - 1) / T;
-    const unsigned char *block = job->blocks + (size_t)job->pages[page_index] * job->page_bytes;
-    const unsigned char *next =
-        is_last ? block : job->blocks + (size_t)job->pages[page_index + 1] * job->page_bytes;
-    const uint32_t *values = values_of(block, d), *next_values = values_of(next, d);
     tile t;
     for (int i = nq; i < VL; i++) t.old_max[i] = t.new_max[i] = 0;
-    score_tile(nq, &t, job->q + (size_t)first * QUERY_LEN(d), d, keys_of(block), job->head_dim / 2,
-               keys_of(next));
+    score_tile(nq, &t, job->q + (size_t)first * QUERY_LEN(d), d, page->keys, job->head_dim / 2,
+               page->next_keys);
     float *out = states + (size_t)first * len, *stats = out + d;
     for (int i = 0; i < nq; i++) {
         float max = mask_and_max(t.score[i], n_valid[i]);
@@ -292,39 +389,73 @@ INLINE void attend_tile(const int nq, const qh_attn_job *job, int page_index, in
     const int n_pairs = (n_keys + 1) / 2;
     int c = 0;
     for (; c + DIM_BLOCK <= d; c += DIM_BLOCK)
-        weighted_sum(nq, DB, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
+        weighted_sum(nq, DB, &t, out + c, len, page->values + c, d, n_pairs,
+                     page->next_values + c * T / 2);
     for (; c < d; c += VL)
-        weighted_sum(nq, 1, &t, out + c, len, values + c, d, n_pairs, next_values + c * T / 2);
+        weighted_sum(nq, 1, &t, out + c, len, page->values + c, d, n_pairs,
+                     page->next_values + c * T / 2);
 }
 
-static void attend_queries(int nq, const qh_attn_job *job, int page_index, int first, float *states)
+static void attend_queries(int nq, const qh_attn_job *job, const page_view *page, int first,
+                           float *states)
 {
     switch (nq) {
-    case 1: attend_tile(1, job, page_index, first, states); break;
-    case 2: attend_tile(2, job, page_index, first, states); break;
-    case 3: attend_tile(3, job, page_index, first, states); break;
-    case 4: attend_tile(4, job, page_index, first, states); break;
+    case 1: attend_tile(1, job, page, first, states); break;
+    case 2: attend_tile(2, job, page, first, states); break;
+    case 3: attend_tile(3, job, page, first, states); break;
+    case 4: attend_tile(4, job, page, first, states); break;
 #if defined(QH_VEC_AVX512) || defined(QH_VEC_AVX2)
-    case 5: attend_tile(5, job, page_index, first, states); break;
-    case 6: attend_tile(6, job, page_index, first, states); break;
+    case 5: attend_tile(5, job, page, first, states); break;
+    case 6: attend_tile(6, job, page, first, states); break;
 #endif
     }
 }
 
-/* Pages outside, queries inside: a page's keys and values stay in the first-level cache. */
-static void range(const qh_attn_job *job, int index, float *states)
+INLINE const unsigned char *block_at(const qh_attn_job *job, int page)
 {
+    return job->blocks + (size_t)job->pages[page] * job->page_bytes;
+}
+
+/* Pages outside, queries inside: a page's keys and values stay in the first-level cache. words:
+ * room for the words of a page when blocks are q8_0, else NULL. */
+INLINE void range_of(const qh_attn_job *job, int index, float *states, uint32_t *words)
+{
+    const int d = qh_attn_padded(job->head_dim);
     const int n_queries = job->n_rows * job->n_group;
     const int n_blocks = (n_queries + QB - 1) / QB;
-    const int last_page = (job->first_pos + job->n_rows - 1) / T;
+    const int last_pos = job->first_pos + job->n_rows - 1, last_page = last_pos / T;
     int page = index * (QH_ATTN_RANGE_TOKENS / T), end = page + QH_ATTN_RANGE_TOKENS / T;
     if (end > last_page + 1) end = last_page + 1;
     qh_attn_clear(states, n_queries, job->head_dim);
-    for (; page < end; page++)
-        for (int b = 0; b < n_blocks; b++) {
-            int first = n_queries * b / n_blocks, next = n_queries * (b + 1) / n_blocks;
-            attend_queries(next - first, job, page, first, states);
+    for (; page < end; page++) {
+        const unsigned char *block = block_at(job, page);
+        const unsigned char *next = page == last_page ? block : block_at(job, page + 1);
+        page_view view = {page, keys_of(block), values_of(block, d), keys_of(next),
+                          values_of(next, d)};
+        if (words) {                /* a q8_0 block is about as long as the keys of a bf16 block */
+            const int n_keys = page == last_page ? last_pos % T + 1 : T;
+            uint32_t *values = words + (size_t)d / 2 * T;
+            expand_keys(words, block, d, n_keys);
+            expand_values(values, block, d, n_keys);
+            view.keys = words;
+            view.values = view.next_values = values;
         }
+        for (int b = 0; b < n_blocks; b++) {
+            int first = n_queries * b / n_blocks, end_of_block = n_queries * (b + 1) / n_blocks;
+            attend_queries(end_of_block - first, job, &view, first, states);
+        }
+    }
+}
+
+static void range(const qh_attn_job *job, int index, float *states)
+{
+    range_of(job, index, states, NULL);
+}
+
+static void range_q8(const qh_attn_job *job, int index, float *states)
+{
+    uint32_t words[QH_MAX_HEAD_DIM * T] __attribute__((aligned(64)));
+    range_of(job, index, states, words);
 }
 
 static void merge(float *total, const float *part, int n, int head_dim)
@@ -354,9 +485,17 @@ static void finish(float *out, const float *state, int head_dim)
     }
 }
 
-const qh_attn_ops QH_ATTN_OPS = {.block_bytes = block_bytes,
-                                 .append = append,
-                                 .prepare = prepare,
-                                 .range = range,
-                                 .merge = merge,
-                                 .finish = finish};
+const qh_attn_ops QH_ATTN_OPS[QH_N_KV_TYPE] = {
+    [QH_KV_BF16] = {.block_bytes = block_bytes,
+                    .append = append,
+                    .prepare = prepare,
+                    .range = range,
+                    .merge = merge,
+                    .finish = finish},
+    [QH_KV_Q8_0] = {.block_bytes = block_bytes_q8,
+                    .append = append_q8,
+                    .prepare = prepare,
+                    .range = range_q8,
+                    .merge = merge,
+                    .finish = finish},
+};

@@ -2,6 +2,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "base/mem.h"
 #include "base/thread.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_model.h"
 #include "kernels/cpu/forward.h"
 #include "kernels/cpu/meminfo.h"
@@ -69,8 +70,11 @@ qh_status qh_cpu_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_we
     if (!qh_isa_is_available(options->isa))
         return qh_fail(err, QH_EUNSUPPORTED, "ISA level %s: not on this machine",
                        qh_isa_name(options->isa));
+    if (!qh_attn_ops_of(options->isa, options->kv_type))
+        return qh_fail(err, QH_EUNSUPPORTED, "ISA level %s: keys and values as bf16 only",
+                       qh_isa_name(options->isa));
     out->weights_bytes = qh_cpu_model_bytes(d, w, options->isa);
-    out->page_bytes = qh_forward_page_bytes(d, options->isa);
+    out->page_bytes = qh_forward_page_bytes(d, options->isa, options->kv_type);
     out->kv_bytes = out->page_bytes * (uint64_t)limits->n_pages;
     out->scratch_bytes =
         qh_forward_scratch_bytes(d, w, options->isa, limits, n_threads_of(options));
@@ -267,7 +271,8 @@ qh_status qh_cpu_backend_open(qh_backend **out, const qh_desc *d, const qh_weigh
                      limits->n_pages, (double)(b->plan.kv_bytes + b->plan.scratch_bytes) * 1e-6);
         goto fail;
     }
-    st = qh_forward_new(&b->forward, &b->model, w, b->team, limits, b->scratch, b->pages, err);
+    st = qh_forward_new(&b->forward, &b->model, w, b->team, limits, options->kv_type, b->scratch,
+                        b->pages, err);
     if (st) goto fail;
     *out = &b->base;
     return QH_OK;

@@ -8,10 +8,12 @@
 #pragma once
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/kv_type.h"
 #include "model/weights.h"
 
 typedef struct {
     qh_isa isa;
+    qh_kv_type kv_type;
     int n_threads;                  /* the calling thread included; 0: as many as CPUs may be used */
     bool pin;                       /* keep each thread but the caller's on a CPU of its own */
     bool is_mapped;                 /* weights lie in a file mapping: drop its pages once packed */

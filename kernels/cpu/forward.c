@@ -147,10 +147,10 @@ static void place_all(qh_forward *f, qh_carver *c, const qh_desc *d, qh_isa isa,
     }
 }
 
-size_t qh_forward_page_bytes(const qh_desc *d, qh_isa isa)
+size_t qh_forward_page_bytes(const qh_desc *d, qh_isa isa, qh_kv_type kv)
 {
     return (size_t)d->n_layers * (size_t)d->n_kv_heads *
-           qh_attn_ops_of(isa)->block_bytes(d->head_dim);
+           qh_attn_ops_of(isa, kv)->block_bytes(d->head_dim);
 }
 
 size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa isa,
@@ -163,8 +163,8 @@ size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa is
 }
 
 qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w,
-                         qh_team *team, const qh_backend_limits *limits, uint8_t *scratch,
-                         uint8_t *pages, qh_err *err)
+                         qh_team *team, const qh_backend_limits *limits, qh_kv_type kv,
+                         uint8_t *scratch, uint8_t *pages, qh_err *err)
 {
     const qh_desc *d = &m->desc;
     const int n_threads = qh_team_size(team);
@@ -174,10 +174,10 @@ qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weigh
     f->team = team;
     f->limits = *limits;
     f->ops = qh_float_ops_of(m->isa);
-    f->attn = qh_attn_ops_of(m->isa);
+    f->attn = qh_attn_ops_of(m->isa, kv);
     f->pages = pages;
     f->block_bytes = f->attn->block_bytes(d->head_dim);
-    f->page_bytes = qh_forward_page_bytes(d, m->isa);
+    f->page_bytes = qh_forward_page_bytes(d, m->isa, kv);
     f->has_float = any_reads_floats(d, w, m->isa);
     f->mine = qh_try_alloc0((size_t)n_threads, sizeof *f->mine);
     if (!f->mine) {

@@ -20,7 +20,8 @@
 
 typedef struct qh_forward qh_forward;
 
-size_t qh_forward_page_bytes(const qh_desc *d, qh_isa isa);
+/* kv: one that the level has (attention.h). */
+size_t qh_forward_page_bytes(const qh_desc *d, qh_isa isa, qh_kv_type kv);
 /* Everything but weights and pages: activations, logits, what threads keep for themselves. */
 size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa isa,
                                 const qh_backend_limits *limits, int n_threads);
@@ -28,8 +29,8 @@ size_t qh_forward_scratch_bytes(const qh_desc *d, const qh_weights *w, qh_isa is
 /* scratch: scratch_bytes; pages: limits->n_pages * page_bytes; both zeroed and aligned to cache
  * lines. Model, team, scratch and pages are borrowed until free. */
 qh_status qh_forward_new(qh_forward **out, const qh_cpu_model *m, const qh_weights *w,
-                         qh_team *team, const qh_backend_limits *limits, uint8_t *scratch,
-                         uint8_t *pages, qh_err *err);
+                         qh_team *team, const qh_backend_limits *limits, qh_kv_type kv,
+                         uint8_t *scratch, uint8_t *pages, qh_err *err);
 void      qh_forward_free(qh_forward *f);           /* NULL is fine */
 
 /* Run a checked step. Returns logits [n_outputs][n_vocab], valid until the next run. */

@@ -10,7 +10,8 @@
  * and fused multiply-add appears only as vfma. So the bits of a lane never depend on its neighbours
  * nor on what the compiler made of the code around it.
  *
- * "pairs" are VL 32-bit words, each holding two bf16: the low half first in memory. */
+ * "pairs" are VL 32-bit words, each holding two bf16: the low half first in memory. Stores round
+ * finite values to nearest even. */
 #pragma once
 #include "base/err.h"
 #include <float.h>
@@ -62,6 +63,26 @@ static inline vf vpairs_lo(vpairs v) { return _mm512_castsi512_ps(_mm512_slli_ep
 static inline vf vpairs_hi(vpairs v)
 {
     return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xFFFF0000u)));
+}
+static inline vf vload_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline vf vload_bf16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+static inline __m512i rounded_bf16(vf v)        /* in the high half of each lane */
+{
+    const __m512i u = _mm512_castps_si512(v);
+    const __m512i even = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(u, _mm512_add_epi32(even, _mm512_set1_epi32(0x7FFF)));
+}
+static inline void vstore_pairs(uint32_t *p, vf lo, vf hi)
+{
+    const __m512i low = _mm512_srli_epi32(rounded_bf16(lo), 16);
+    _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xAAAAAAAAu, low, rounded_bf16(hi)));
 }
 
 #elif defined(QH_VEC_AVX2)
@@ -126,6 +147,26 @@ static inline vf vpairs_hi(vpairs v)
 {
     return _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xFFFF0000u)));
 }
+static inline vf vload_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline vf vload_bf16(const uint16_t *p)
+{
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+static inline __m256i rounded_bf16(vf v)        /* in the high half of each lane */
+{
+    const __m256i u = _mm256_castps_si256(v);
+    const __m256i even = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(u, _mm256_add_epi32(even, _mm256_set1_epi32(0x7FFF)));
+}
+static inline void vstore_pairs(uint32_t *p, vf lo, vf hi)
+{
+    const __m256i low = _mm256_srli_epi32(rounded_bf16(lo), 16);
+    _mm256_storeu_si256((__m256i *)p, _mm256_blend_epi16(low, rounded_bf16(hi), 0xAA));
+}
 
 #elif defined(QH_VEC_NEON)
 #include <arm_neon.h>
@@ -174,6 +215,28 @@ static inline vf vpairs_lo(vpairs v) { return vreinterpretq_f32_u32(vshlq_n_u32(
 static inline vf vpairs_hi(vpairs v)
 {
     return vreinterpretq_f32_u32(vandq_u32(v, vdupq_n_u32(0xFFFF0000u)));
+}
+static inline vf vload_i8(const int8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    const int16x8_t wide = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+static inline vf vload_bf16(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
+static inline uint32x4_t rounded_bf16(vf v)     /* in the high half of each lane */
+{
+    const uint32x4_t u = vreinterpretq_u32_f32(v);
+    const uint32x4_t even = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+    return vaddq_u32(u, vaddq_u32(even, vdupq_n_u32(0x7FFF)));
+}
+static inline void vstore_pairs(uint32_t *p, vf lo, vf hi)
+{
+    const uint32x4_t low = vshrq_n_u32(rounded_bf16(lo), 16);
+    vst1q_u32(p, vbslq_u32(vdupq_n_u32(0xFFFF0000u), rounded_bf16(hi), low));
 }
 
 #elif defined(QH_VEC_PORTABLE)
@@ -226,6 +289,24 @@ static inline vpairs vload_pairs(const uint32_t *p)
 }
 static inline vf vpairs_lo(vpairs v) { return (vf)(v << 16); }
 static inline vf vpairs_hi(vpairs v) { return (vf)(v & 0xFFFF0000u); }
+static inline vf vload_i8(const int8_t *p)
+{
+    return __builtin_convertvector((vi){p[0], p[1], p[2], p[3]}, vf);
+}
+static inline vf vload_bf16(const uint16_t *p)
+{
+    return (vf)((vpairs){p[0], p[1], p[2], p[3]} << 16);
+}
+static inline vpairs rounded_bf16(vf v)         /* in the high half of each lane */
+{
+    const vpairs u = (vpairs)v;
+    return u + (u >> 16 & 1) + 0x7FFF;
+}
+static inline void vstore_pairs(uint32_t *p, vf lo, vf hi)
+{
+    const vpairs w = rounded_bf16(lo) >> 16 | (rounded_bf16(hi) & 0xFFFF0000u);
+    memcpy(p, &w, sizeof w);
+}
 
 #else
 #error "name the level before including vec.h"

@@ -143,6 +143,18 @@ def test_eval_ids_writes_logits_that_agree_with_its_logprobs(cli, smollm, tmp_pa
     assert np.allclose(mine, r["logprobs"], atol=1e-5)
 
 
+def test_keys_and_values_in_8_bits_change_little_and_are_refused_where_they_do_not_exist(cli, smollm):
+    text = "The first law of thermodynamics says that energy is neither created nor destroyed. " * 6
+    (ids,) = cli.jsonl("tokenize", smollm, lines=[{"text": text}])
+    wide, narrow = (cli.jsonl("eval-ids", smollm, "--kv-type", k, lines=[ids])[0]["logprobs"] for k in ("bf16", "q8_0"))
+    differences = [abs(a - b) for a, b in zip(wide, narrow)]
+    assert wide != narrow and sum(differences) / len(differences) < 0.06
+    r = cli.run("eval-ids", smollm, "--kv-type", "q4_0", ok=False)
+    assert r.returncode == 1 and "q4_0" in r.stderr and "q8_0" in r.stderr
+    r = cli.run("eval-ids", smollm, "--kv-type", "q8_0", "--isa", "ref", ok=False)
+    assert r.returncode == 1 and "ref" in r.stderr and "bf16" in r.stderr
+
+
 def test_bench_reports_json_in_the_documented_shape(cli, smollm):
     r = json.loads(cli.run("bench", smollm, "-p", "32", "-n", "4", "-d", "0,16", "-b", "1,2", "-r", "2", "--json").stdout)
     assert [(x["test"], x["depth"], x["batch"]) for x in r["results"]] == [
