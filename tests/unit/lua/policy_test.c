@@ -226,8 +226,16 @@ static void check_stopped(const char *text, int max_turns)
     close_mind(&f);
 }
 
+/* The thread sanitizer delivers signals at calls into libc only, and a loop in Lua makes none. */
+#ifdef __SANITIZE_THREAD__
+enum { CAN_STOP_LOOPS = false };
+#else
+enum { CAN_STOP_LOOPS = true };
+#endif
+
 TEST(a_policy_that_takes_too_long_is_stopped)
 {
+    if (!CAN_STOP_LOOPS) SKIP("no signals within loops under this sanitizer");
     check_stopped("return { logits = function() while true do end end }", 1);
     check_stopped("return { accept = function() for i = 1, 1e18 do end end }", 1);
     check_stopped("return { logits = function() local t = {} for i = 1, 1e9 do t[i % 7] = { i } end end }", 1);
@@ -422,9 +430,10 @@ TEST(a_bad_policy_ends_its_own_sequence_and_leaves_the_others_alone)
 {
     static host h;
     open_host(&h);
-    static const char *const BAD[] = {
+    const char *const BAD[] = {
         "return { logits = function(c, s, row) if row.n_out == 3 then error 'no' end end }",
-        "return { logits = function(c, s, row) while row.n_out == 3 do end end }",
+        CAN_STOP_LOOPS ? "return { logits = function(c, s, row) while row.n_out == 3 do end end }"
+                       : "return { logits = function(c, s, row) if row.n_out == 3 then for i = 1, 1e8 do end end end }",
         "return { accept = function(s, t, row) if row.n_out == 3 then return 'stop', 'three' end end }",
         "return { init = function() error 'never' end, logits = print }",
         "return { logits = function(c) for i = 1, 99 do c:ban(c:id(1) or 0) end end }"};
