@@ -149,11 +149,11 @@ TEST(repetition_makes_a_loop_unlikely_and_ends_one_that_goes_on)
     CHECK_INT(verdict, QH_TURN_STOP);
 }
 
-TEST(repetition_leaves_a_text_without_runs_alone)
+TEST(repetition_leaves_a_text_without_runs_alone_however_long_it_is)
 {
     fixture f;
     open_policy(&f, "repetition", "{}");
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 12000; i++) {
         double p[64];
         for (int k = 0; k < 64; k++) p[k] = qh_rng_unit(qh_rng_philox(5, 0, (uint64_t)(i * 64 + k)).v[0]);
         CHECK_INT(take(&f, p, 64, i)->verdict, QH_TURN_TOKEN);
