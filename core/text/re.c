@@ -7,14 +7,17 @@
  * can begin at all, and would look again in each window, we do so first, once. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/re.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include <ctype.h>
 #include <pcre2.h>
 #include <string.h>
 
 enum {
-    STEPS_A_PIECE = 1 << 20,  /* of backtracking: some milliseconds */
-    BYTES_A_PIECE = 64 << 20, /* scanned: starting places x text */
+    STEPS_A_PIECE = 1 << 20, /* of backtracking: some milliseconds */
+    FIRST_BYTES = 4 << 20,   /* starting places x text of a piece: what may be scanned */
+    MAX_BYTES = 64 << 20,    /* ... while pieces are quick */
+    QUICK_US = 300,          /* scanned: starting places x text */
     MAX_WINDOW = 4096,
     MAX_HEAP_KB = 4096, /* of the interpreter, where there is no JIT */
     JIT_STACK_BYTES = 256 << 10
@@ -212,6 +215,7 @@ void qh_re_begin(qh_re_search *s, qh_re *re, const char *text, size_t len_bytes,
                         .text = text ? text : "",
                         .len = len_bytes,
                         .at = from,
+                        .bytes = FIRST_BYTES,
                         .window = MAX_WINDOW,
                         .is_not_empty = is_not_empty};
 }
@@ -249,7 +253,7 @@ static void keep_spans(qh_re *re)
 
 static size_t window_of(const qh_re_search *s)
 {
-    size_t rest = s->len - s->at + 1, most = BYTES_A_PIECE / rest + 1;
+    size_t rest = s->len - s->at + 1, most = s->bytes / rest + 1;
     return s->window < most ? s->window : most;
 }
 
@@ -259,8 +263,12 @@ static bool is_limit(int rc)
            rc == PCRE2_ERROR_DEPTHLIMIT || rc == PCRE2_ERROR_JIT_STACKLIMIT;
 }
 
-static qh_status next_window(qh_re_search *s, size_t window)
+static qh_status next_window(qh_re_search *s, size_t window, int64_t took_us)
 {
+    if (took_us < QUICK_US && s->bytes < MAX_BYTES)
+        s->bytes *= 2;
+    else if (took_us > 10 * QUICK_US && s->bytes > FIRST_BYTES)
+        s->bytes = FIRST_BYTES;
     s->at += window;
     while (s->at < s->len && ((unsigned char)s->text[s->at] & 0xc0) == 0x80) s->at++;
     s->window = s->window * 2 < MAX_WINDOW ? s->window * 2 : MAX_WINDOW;
@@ -278,13 +286,14 @@ qh_status qh_re_go_on(qh_re_search *s, qh_err *err)
     size_t window = window_of(s);
     pcre2_set_match_limit(re->limits, (uint32_t)(STEPS_A_PIECE / window));
     pcre2_set_offset_limit(re->limits, s->at + window - 1);
+    int64_t start_us = qh_now_us();
     int rc = pcre2_match(re->code, (PCRE2_SPTR)s->text, s->len, s->at,
                          s->is_not_empty ? PCRE2_NOTEMPTY_ATSTART : 0, re->match, re->limits);
     if (rc > 0) {
         keep_spans(re);
         return QH_OK;
     }
-    if (rc == PCRE2_ERROR_NOMATCH) return next_window(s, window);
+    if (rc == PCRE2_ERROR_NOMATCH) return next_window(s, window, qh_now_us() - start_us);
     if (is_limit(rc) && window > 1) {
         s->window = window / 16 + 1 < window ? window / 16 + 1 : 1;
         return QH_AGAIN;

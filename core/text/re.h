@@ -36,6 +36,7 @@ typedef struct {
     qh_re *re;
     const char *text;  /* borrowed */
     size_t len, at;    /* the next starting place */
+    size_t bytes;      /* starting places x text of the next piece */
     size_t window;     /* starting places of the next piece */
     bool is_not_empty; /* at the first place no empty match */
 } qh_re_search;

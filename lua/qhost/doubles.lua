@@ -176,16 +176,21 @@ function Response:read()
   return text
 end
 
-local function response_of(reply, url)
+local function response_of(reply, url, timeout)
   if type(reply) == "string" then reply = { body = reply } end
   if type(reply) ~= "table" then error("the reply of a fetch is a string or a table, not a " .. type(reply), 0) end
+  local delay = reply.delay or 0
+  if timeout and delay > timeout then
+    core.sleep(timeout)
+    return nil, ("%s: timed out after %g s"):format(url, timeout), "ETIMEDOUT"
+  end
+  if delay > 0 then core.sleep(delay) end
   if reply.error then return nil, reply.error, reply.status_name or "EIO" end
   local headers, text = reply.headers or {}, reply.body or ""
   if reply.json ~= nil then
     text, headers = core.json.encode(reply.json), setmetatable({ ["content-type"] = "application/json" }, nil)
     for name, value in pairs(reply.headers or {}) do headers[name:lower()] = value end
   end
-  if reply.delay then core.sleep(reply.delay) end
   return setmetatable({ status = reply.status or 200, list = header_list(headers), text = text, where = url }, Response)
 end
 
@@ -204,7 +209,7 @@ local function fetch(url, opts)
     if url:find(entry.pattern) then
       local reply = entry.reply
       if type(reply) == "function" then reply = reply(request) end
-      return response_of(reply, url)
+      return response_of(reply, url, opts and opts.timeout)
     end
   end
   return nil, ("%s %s: the test has no reply for it; give one with qh.mock.fetch"):format(request.method, url), "EACCES"

@@ -155,6 +155,52 @@ def test_good_tests_pass(cli, folder, tmp_path):
     assert "SKIP  left out (not today)" in lines and sum(line.startswith("ok    ") for line in lines) == 10
 
 
+FETCHING = """
+    local qh = require "qhost"
+    local app = qh.app()
+    app:get("/", function(_, res)
+      local r = qh.fetch("http://api.example/v1?q=x", { json = { a = 1 }, timeout = 20 })
+      res:json { s = r.status, j = r:json(), h = r.headers["x-y"] }
+    end)
+    app:get("/stream", function(_, res)
+      local r <close> = qh.fetch("http://api.example/s", { stream = true })
+      for piece in r:chunks() do res:write(piece) end
+    end)
+    return app
+"""
+
+FETCHED = """
+    local test, qh = require "qhost.test", require "qhost"
+    test.test("other servers say what the test says", function()
+      qh.mock.fetch("http://api.example/*", function(q)
+        return { status = 201, headers = { ["X-Y"] = "z" }, json = { got = q.json.a } }
+      end)
+      test.equal(test.request { path = "/" }:json(), { s = 201, j = { got = 1 }, h = "z" })
+      test.equal(qh.mock.fetched()[1].method, "POST")
+      qh.mock.fetch("http://api.example/s", "whole")
+      test.equal(test.request { path = "/stream" }.body, "whole")
+    end)
+    test.test("or fail, or are late", function()
+      test.check(test.request { path = "/" }.status >= 500)
+      qh.mock.fetch("*", { error = "connection refused" })
+      test.equal(test.request { path = "/" }.status, 502)
+      local clock = qh.mock.clock { at = 0 }
+      qh.mock.fetch("*", { delay = 15, json = {} })
+      test.equal(test.request { path = "/" }.status, 200)
+      qh.mock.fetch("*", { delay = 60, json = {} })
+      test.equal(test.request { path = "/" }.status, 504)
+      test.equal(clock:now(), 35)
+    end)
+"""
+
+
+def test_fetches_are_doubles(cli, folder, tmp_path):
+    folder("app.lua", FETCHING)
+    folder("app_test.lua", FETCHED)
+    r = cli.run("test", tmp_path / "app.lua", ok=False)
+    assert r.stdout.splitlines()[-1] == "2 passed, 0 failed, 0 skipped", r.stdout
+
+
 def test_bad_tests_tell_what_and_where(cli, folder, tmp_path):
     folder("bad_test.lua", BAD)
     folder("also_test.lua", GOOD)

@@ -19,6 +19,7 @@ APP = """
 
 def test_bodies_are_checked_and_defaults_filled_in():
     with Host(APP) as host:
+        host.wait_log("app.loaded")
         reply = host.post("/order", {"messages": [{"role": "user", "content": "hi"}], "x": None})
         assert json.loads(reply.body) == {"messages": [{"role": "user", "content": "hi"}], "x": None, "count": 1}
         assert host.post("/list", [1, 2.0]).body == b"[1,2]"
@@ -28,6 +29,7 @@ def test_bodies_are_checked_and_defaults_filled_in():
 
 def test_a_body_that_does_not_fit_is_a_400_with_its_place():
     with Host(APP) as host:
+        host.wait_log("app.loaded")
         cases = [("/order", {"messages": [{"role": "boss", "content": ""}]}, "invalid_value", "messages[0].role", "must be one of"),
                  ("/order", {"messages": [{"role": "user", "content": ""}], "count": "3"}, "invalid_type", "count", "an integer"),
                  ("/order", {"count": 3}, "missing_required_parameter", "messages", "is required"),
