@@ -6,6 +6,7 @@
 #include "lua/bind/background.h"
 #include "lua/bind/generation.h"
 #include "lua/lua_private.h"
+#include "lua/shared.h"
 #include "lua/watch.h"
 #include "net/egress.h"
 #include "net/fetch.h"
@@ -234,6 +235,7 @@ qh_status qh_lua_new(qh_lua **out, const qh_lua_opts *opts, qh_err *err)
     if (!o->retire_us) o->retire_us = RETIRE_US;
     if (!o->heap_bytes) o->heap_bytes = qh_task_limits_default.heap_bytes;
     lua->app_dir = folder_of(real);
+    lua->shareds = qh_shareds_new();
     lua->stores = qh_stores_new(o->loop, opts->data_dir);
     o->data_dir = NULL;                             /* the stores have it */
     st = open_parts(lua, err);
@@ -257,6 +259,7 @@ void qh_lua_free(qh_lua *lua)
     qh_policies_close(lua->policies);
     qh_stores_free(lua->stores);
     qh_fetcher_free(lua->fetcher);
+    qh_shareds_free(lua->shareds);
     qh_workers_free(lua->workers);
     qh_waker_free(lua->worker_waker);
     qh_loop_undefer(lua->opts.loop, free_retired, lua);

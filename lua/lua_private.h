@@ -55,6 +55,7 @@ struct qh_lua {
     qh_load_story last_ok, last_failure;
     bool is_failed;                                 /* the newest load is last_failure */
     qh_fetcher *fetcher;                            /* made by the first fetch */
+    struct qh_shareds *shareds;                     /* shared.h */
     int n_fetches;                                  /* at work */
     qh_generation *generations[QH_GENERATION_BUCKETS]; /* by job id */
 };

@@ -36,6 +36,7 @@ void qh_bind_base(lua_State *L)
     qh_bind_crypto(L);
     qh_bind_tasks(L);
     qh_bind_channel(L);
+    qh_bind_metrics(L);
 }
 
 void qh_bind_host(lua_State *L)
@@ -48,6 +49,7 @@ void qh_bind_host(lua_State *L)
     qh_bind_policy(L);
     qh_bind_store(L);
     qh_bind_fetch(L);
+    qh_bind_shared(L);
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_dev);
     qh_module_bind(L, "is_dev");
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_test);

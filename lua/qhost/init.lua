@@ -13,6 +13,7 @@ local policy = require "qhost.policy"
 local sampler = require "qhost.sampler"
 local schema = require "qhost.schema"
 local store = require "qhost.store"
+local shared = require "qhost.shared"
 local tasks = require "qhost.tasks"
 local template = require "qhost.template"
 local tool = require "qhost.tool"
@@ -58,6 +59,10 @@ return {
   timeout = tasks.timeout,
   channel = core.channel,
   fetch = fetch.fetch,
+  shared = shared.shared,
+  persist = shared.persist,
+  metrics = shared.metrics,
+  bucket = shared.bucket,
   background = tasks.background,
   every = tasks.every,
 }

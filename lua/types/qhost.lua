@@ -952,6 +952,139 @@ function Channel:close() end
 ---@return integer
 function Channel:len() end
 
+-- Data in memory -------------------------------------------------------------------------------------
+
+---@class qhost.Shared  values that all requests and all generations share, until the server ends
+local Shared = {}
+
+--- The shared table of that name. Values are plain data: texts, numbers, booleans, and tables, which
+--- come back as copies. When it is full (max_bytes of the first call; 16 MiB), what was used least
+--- recently goes; what could never fit is an error.
+---@param name string
+---@param opts? {max_bytes?: integer}
+---@return qhost.Shared
+function qh.shared(name, opts) end
+
+--- The value of a key, or nil.
+---@param key string
+function Shared:get(key) end
+
+--- Set a value, for so many seconds if a ttl is given; nil takes it out.
+---@param key string
+---@param value any
+---@param ttl? number
+function Shared:set(key, value, ttl) end
+
+--- Set a value unless there is one; false: there is.
+---@param key string
+---@param value any
+---@param ttl? number
+---@return boolean
+function Shared:add(key, value, ttl) end
+
+--- Add to a number (missing: 0), and get the sum. The ttl counts from the first time.
+---@param key string
+---@param by? number  1
+---@param ttl? number
+---@return number
+function Shared:incr(key, by, ttl) end
+
+--- Replace a value if it equals old; nil stands for "none" in both. True: it did.
+---@param key string
+---@param old any
+---@param new any
+---@param ttl? number
+---@return boolean
+function Shared:cas(key, old, new, ttl) end
+
+--- Replace a value by fn(value), and get it. Nothing comes in between, so fn cannot wait.
+---@param key string
+---@param fn fun(value: any): any
+---@param ttl? number
+function Shared:update(key, fn, ttl) end
+
+--- Take cost tokens out of a bucket into which `rate` flow every `per` seconds (1), and which holds
+--- `burst` (rate): whether they were there, and how many seconds until they are. A cost over the burst
+--- is paid back by a longer wait of those who follow.
+---
+---     local ok, wait = qh.shared("limits"):take(req.user.id, 1, { rate = 60, per = 60 })
+---     if not ok then qh.abort(429, "rate_limit_exceeded", { retry_after = wait }) end
+---@param key string
+---@param cost number
+---@param bucket {rate: number, per?: number, burst?: number}
+---@return boolean ok
+---@return number wait
+function Shared:take(key, cost, bucket) end
+
+--- Put tokens back that were taken too many, or with a negative number take more, even below zero.
+---@param key string
+---@param tokens number
+function Shared:settle(key, tokens) end
+
+--- The keys that begin with prefix, used most recently first, at most limit (1000).
+---@param prefix? string
+---@param limit? integer
+---@return string[]
+function Shared:keys(prefix, limit) end
+
+--- Take a value out; false: there was none.
+---@param key string
+---@return boolean
+function Shared:del(key) end
+
+---@class qhost.Persist  one value that survives reloads
+local Persist = {}
+
+--- A value of this app that survives reloads, until the server ends. init is the first value, or a
+--- function that makes it from that of the version before and its number. A generation with another
+--- version has a value of its own, so the old one is not disturbed.
+---@param key string
+---@param init any
+---@param opts? {version?: integer}  1
+---@return qhost.Persist
+function qh.persist(key, init, opts) end
+
+--- The value; a table is a copy.
+function Persist:get() end
+
+--- Replace the value.
+---@param value any
+function Persist:set(value) end
+
+--- Replace the value by fn(value), and get it. Nothing comes in between, so fn cannot wait.
+---@param fn fun(value: any): any
+function Persist:update(fn) end
+
+qh.metrics = {}
+
+--- Add to a counter, which is on /metrics as qhost_app_NAME. Of all apps' metrics 1,000 series, by name and
+--- labels, are kept; further ones come back false and are counted as dropped.
+---@param name string  small letters, digits and "_"
+---@param n? number  1
+---@param labels? table<string, string|number>
+---@return boolean kept
+function qh.metrics.count(name, n, labels) end
+
+--- Set a gauge, to the nearest whole number.
+---@param name string
+---@param value number
+---@param labels? table<string, string|number>
+---@return boolean kept
+function qh.metrics.gauge(name, value, labels) end
+
+--- Note a value, such as seconds, in a histogram with bounds from 1 ms to a minute.
+---@param name string
+---@param value number
+---@param labels? table<string, string|number>
+---@return boolean kept
+function qh.metrics.observe(name, value, labels) end
+
+--- A number in [0, 1), always the same for an id and a salt: for shares of users.
+---@param id string|number
+---@param salt? string  another salt, another independent share
+---@return number
+function qh.bucket(id, salt) end
+
 -- Other servers --------------------------------------------------------------------------------------
 
 ---@class qhost.Reply  of another server

@@ -46,6 +46,8 @@ static const char COLLECT[] =
     "add('Store', upvalue(library('qhost.store').new, 'Store'), ':')\n"
     "add('Out', upvalue(debug.getmetatable(qh.template{render = type}).__index.render, 'Out'), "
     "':')\n"
+    "add('Persist', library('qhost.shared').Persist, ':')\n"
+    "add('Shared', debug.getregistry()['qhost.Shared'].__index, ':')\n"
     "add('Reply', library('qhost.fetch').Reply, ':')\n"
     "add('Task', library('qhost.tasks').Task, ':')\n"
     "add('Agent', library('qhost.agent').Agent, ':')\n"
@@ -87,6 +89,7 @@ TEST(every_binding_has_an_entry_and_every_entry_a_binding)
     outcome o = {0};
     f.limits = (qh_task_limits){.slice_us = 2000};
     qh_vm_privileged_begin(f.vm);
+    qh_bind_shared(L);                          /* what only a host has */
     if (luaL_loadbufferx(L, COLLECT, sizeof COLLECT - 1, "=collect", "t"))
         fail_msg("%s", lua_tostring(L, -1));
     lua_pushcfunction(L, luaopen_debug);
