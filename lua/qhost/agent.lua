@@ -469,7 +469,7 @@ function Agent:run(o)
   end
   local fields = { request = o.request, is_waiting = o.wait ~= false }
   if o.resume then return start_parked(self, approvals.find(o.resume, self.name), fields) end
-  fields.user = o.user
+  fields.user = o.user == nil and "anonymous" or o.user
   return start_run(self, messages_of(self, o), new_state(), fields)
 end
 

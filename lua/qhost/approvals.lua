@@ -17,7 +17,7 @@ local store = require "qhost.store"
 local tasks = require "qhost.tasks"
 local M = {}
 
-local POLL = 0.1                 -- seconds between two looks at what others have written
+local POLL, SLOW = 0.1, 1        -- seconds between two looks at what others have written: at first, and after a while
 local PING = 10                  -- seconds of silence after which a client gets a sign of life
 local GONE = 3                   -- seconds after its last sign that somebody counts as gone
 
@@ -159,7 +159,8 @@ end
 ---@return {approve: boolean, reason?: string}? decision
 ---@return string? finish
 function M.wait(id, expires, emit)
-  local quiet = core.clock()
+  local began = core.clock()
+  local quiet = began
   while true do
     local row = look(id)
     local said = row and row.said and core.json.decode(row.said)
@@ -172,7 +173,7 @@ function M.wait(id, expires, emit)
       emit { type = "ping" }
       quiet = core.clock()
     end
-    core.sleep(POLL)
+    core.sleep(math.min(POLL + (core.clock() - began) / 50, SLOW))
   end
 end
 

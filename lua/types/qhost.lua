@@ -712,7 +712,7 @@ function qh.schema.is(v) end
 -- Tools and agents -----------------------------------------------------------------------------------
 
 ---@class qhost.ToolContext  what a tool knows of its call
----@field user any  as given to agent:run
+---@field user any  as given to agent:run; "anonymous" without
 ---@field request? qhost.Request  as given to agent:run
 ---@field id string  of the call
 local ToolContext = {}

@@ -1,5 +1,6 @@
 """The examples, as they are, on the default model."""
 import json
+import os
 
 import openai
 import pytest
@@ -25,11 +26,19 @@ def ask(text):
     return [{"role": "user", "content": text}]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.lua")), ids=lambda p: p.stem)
+EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.lua")) if not p.stem.endswith("_test")]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_an_example_fits_on_two_screens(path):
     lines = path.read_text().splitlines()
     assert len(lines) <= 100 and max(map(len, lines)) <= 120
     assert lines[0].startswith(f"-- {path.name}: ") and f"qhost serve examples/{path.name}" in "\n".join(lines[:6])
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.with_stem(p.stem + "_test").exists()], ids=lambda p: p.stem)
+def test_the_tests_of_an_example_pass(cli, path):
+    assert ", 0 failed" in cli.run("test", path, path.with_stem(path.stem + "_test")).stdout
 
 
 def test_chat_serves_a_page_and_streams_answers(example):
@@ -87,3 +96,34 @@ def test_router_knows_keys_limits_and_variants(example):
     status, headers, text = chat("demo-bob")
     assert status == 429 and 1 <= int(headers["retry-after"]) <= 20
     assert json.loads(text)["error"]["code"] == "rate_limit_exceeded" and chat("demo-ann", "lively")[0] == 200
+
+
+def test_agent_answers_on_a_model_that_knows_no_tools(example):
+    server = example("agent")
+    status, _, text = server.post("/agent", messages=ask("Say hello."))
+    assert status == 200 and text.endswith("data: [DONE]\n\n") and '"content":' in text
+    assert json.loads(server.get("/approvals")[2]) == {"approvals": []}
+    assert server.post("/agent", resume="nonsense")[0] == 404
+
+
+def test_proxy_sends_on_what_it_cannot_take(example, serve, tmp_path):
+    (tmp_path / "far.lua").write_text('return { reply = function() return "from far" end }\n')
+    far = serve('''local qh = require "qhost"
+local app = qh.app()
+app:openai { models = { qh.model "far" } }
+return app
+''', "--model", f"far=scripted:{tmp_path / 'far.lua'}", "--api-key", "secret")
+    near = example("proxy", env={**os.environ, "UPSTREAM": far.url + "/v1", "UPSTREAM_KEY": "secret"})
+    client = openai.OpenAI(base_url=near.url + "/v1", api_key="none", max_retries=0)
+    call = dict(messages=ask("Hi"), max_tokens=20)
+    assert client.chat.completions.create(model="far", **call).choices[0].message.content == "from far"
+    parts = client.chat.completions.create(model="far", stream=True, **call)
+    assert "".join(c.choices[0].delta.content or "" for c in parts) == "from far"
+    assert client.chat.completions.create(model="smollm2-135m", **call).choices[0].message.content != "from far"
+    near.wait_for("app.proxy.forward")
+    with pytest.raises(openai.NotFoundError, match="nowhere"):
+        client.chat.completions.create(model="nowhere", **call)
+    far.stop()
+    with pytest.raises(openai.InternalServerError) as e:
+        client.chat.completions.create(model="far", **call)
+    assert e.value.status_code == 502
