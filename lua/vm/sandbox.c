@@ -13,7 +13,7 @@
 #include <lualib.h>
 #include <string.h>
 
-enum { MAX_CHUNK_BYTES = 1 << 20 };
+enum { MAX_CHUNK_BYTES = 1 << 20, COLLECT_US = 1000 };
 
 /* ---- views ---- */
 
@@ -318,6 +318,19 @@ static int sb_load(lua_State *L)
     return 1;
 }
 
+/* In pieces, with the turns of others in between. */
+static int collect_go_on(lua_State *L, int status, lua_KContext target)
+{
+    (void)status;
+    qh_vm *vm = qh_vm_of(L);
+    qh_task_check(L);
+    while ((int)(vm->collector.n_cycles - (unsigned)target) < 0)
+        if (!qh_collect_for(vm, COLLECT_US) && qh_task_may_pause(L))
+            return qh_task_pause(L, target, collect_go_on);
+    lua_pushinteger(L, 0);
+    return 1;
+}
+
 static int sb_collectgarbage(lua_State *L)
 {
     static const char *const OPTIONS[] = {"collect", "count", "step", NULL};
@@ -326,6 +339,8 @@ static int sb_collectgarbage(lua_State *L)
         lua_pushnumber(L, (lua_Number)qh_vm_of(L)->used_bytes / 1024);
         return 1;
     }
+    if (option == 0 && qh_vm_of(L)->collector.is_on)
+        return collect_go_on(L, LUA_OK, (lua_KContext)qh_collect_target(qh_vm_of(L)));
     int done = lua_gc(L, option == 0 ? LUA_GCCOLLECT : LUA_GCSTEP, 0);
     if (option == 0) lua_pushinteger(L, done);
     else lua_pushboolean(L, done);

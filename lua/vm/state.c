@@ -21,7 +21,7 @@ static void *vm_alloc(void *ud, void *p, size_t old, size_t len)
     if (len == 0) {
         free(p);
         vm->used_bytes -= old;
-        qh_task_charge(vm->running, -(int64_t)old);
+        qh_task_charge(vm->running ? vm->running : vm->credited, -(int64_t)old);
         return NULL;
     }
     if (len > old && !vm->n_privileged) {
@@ -76,6 +76,7 @@ qh_status qh_vm_new(qh_vm **out, const qh_vm_opts *opts, qh_err *err)
         return qh_fail(err, QH_ENOMEM, "no memory for a Lua state");
     }
     *(qh_coro_mark *)lua_getextraspace(vm->L) = (qh_coro_mark){0};
+    if (vm->opts.loop) qh_collect_open(vm);
     lua_pushcfunction(vm->L, open_all);
     if (lua_pcall(vm->L, 0, 0, 0)) {
         qh_status st = qh_fail(err, QH_ESCRIPT, "the qhost library does not load: %s",

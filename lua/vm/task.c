@@ -13,6 +13,8 @@ enum {
     DEEP_CALLS = 10000, /* a recursion without an end looks like this when memory is gone */
     MAX_TASKS = 10000,  /* alive in a request */
     MAX_DEPTH = 100,    /* of tasks started within tasks */
+    OVER_BYTES = 1 << 20, /* a larger block is refused at the limit */
+    COLLECT_US = 1500,  /* on behalf of a task over its limit, in place of a slice */
     END_TRIES = 100     /* turns that an ending VM gives a task to unwind */
 };
 
@@ -69,6 +71,8 @@ struct qh_task {
     /* of a root, for all of its request */
     qh_task_limits limits;
     int64_t held_bytes;
+    bool is_over;               /* its heap_bytes: it waits until collector.n_cycles is over_until */
+    unsigned over_until;
     int n_tasks;                /* alive */
     struct {
         line tasks;
@@ -121,6 +125,21 @@ void qh_task_charge(qh_task *t, int64_t bytes)
     if (t->held_bytes < 0) t->held_bytes = 0;   /* it collects what others left */
 }
 
+/* Memory that is refused makes Lua collect everything at once. A little over its limit a task goes
+ * on to its next instruction, and waits there while others get their turns. */
+static bool may_go_over(qh_task *t, size_t more)
+{
+    qh_task *r = t->root;
+    int64_t limit = r->limits.heap_bytes;
+    if (!t->vm->collector.is_on || !t->vm->opts.budget || t->dying) return false;
+    if (more > OVER_BYTES || r->held_bytes + (int64_t)more > limit + limit / 4) return false;
+    if (r->is_over) return true;
+    r->is_over = true;
+    r->over_until = qh_collect_target(t->vm);
+    qh_budget_arm(t->vm->opts.budget);
+    return true;
+}
+
 bool qh_task_may_take(qh_task *t, size_t more)
 {
     lua_Debug ar;
@@ -129,6 +148,7 @@ bool qh_task_may_take(qh_task *t, size_t more)
     if (more <= (size_t)r->limits.heap_bytes &&
         r->held_bytes <= r->limits.heap_bytes - (int64_t)more)
         return true;
+    if (may_go_over(t, more)) return true;
     t->is_deep = lua_getstack(t->vm->levels[t->vm->n_levels - 1], DEEP_CALLS, &ar);
     return false;
 }
@@ -388,6 +408,8 @@ bool qh_steps_want_pause(lua_State *L, const qh_steps *s)
     qh_vm *vm = qh_vm_of(L);
     return vm->running && s->used_us >= vm->running->root->limits.slice_us && can_yield(vm, L);
 }
+
+bool qh_task_may_pause(lua_State *L) { return qh_vm_of(L)->running && can_yield(qh_vm_of(L), L); }
 
 int qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 {
@@ -699,6 +721,7 @@ static void conclude(qh_task *t)
     vm->n_tasks--;
     t->root->n_tasks--;
     if (vm->cause == t) vm->cause = NULL;
+    if (vm->credited == t) vm->credited = NULL;
     meter_unref(t->meter);
     qh_free(t);
     if (parent && !--parent->n_children && parent->state == ENDING) conclude(parent);
@@ -730,11 +753,31 @@ static void make_ready(qh_task *t, qh_queue_kind kind)
     qh_loop_defer(vm->opts.loop, run_turn, vm);
 }
 
+/* For a task over its limit: true: it waits for the collector. It dies when what is left is still
+ * too much, or so little less that it would be back at once. */
+static bool waits_for_collector(qh_task *t)
+{
+    qh_vm *vm = t->vm;
+    qh_task *r = t->root;
+    if (!r->is_over || t->dying || vm->running) return false;
+    vm->credited = r;
+    if (vm->collector.n_cycles != r->over_until) qh_collect_for(vm, COLLECT_US);
+    if ((int)(vm->collector.n_cycles - r->over_until) < 0) return true;
+    r->is_over = false;
+    if (r->held_bytes > (int64_t)vm->used_bytes) r->held_bytes = (int64_t)vm->used_bytes;
+    if (r->held_bytes > r->limits.heap_bytes / 16 * 15) die(t, QH_TASK_MEMORY);
+    return false;
+}
+
 /* One slice. The task may be gone on return. */
 static void run_slice(qh_task *t)
 {
     qh_vm *vm = t->vm;
     qh_budget *b = vm->opts.budget;
+    if (waits_for_collector(t)) {
+        make_ready(t, QH_QUEUE_CUT_OFF);
+        return;
+    }
     int64_t limit_us = t->root->limits.cpu_us;
     if (b && limit_us && t->meter->cpu_us >= limit_us) die(t, QH_TASK_CPU);     /* in short slices */
     if (t->dying && t->n_args) {                /* before it began */
@@ -748,6 +791,7 @@ static void run_slice(qh_task *t)
     t->is_woken = false;
     t->stuck_since_us = 0;
     vm->running = vm->cause = t;
+    vm->credited = t->root;
     if (b) qh_budget_begin(b, t->L, t->root->limits.slice_us, overrun);
     if (b && t->dying && !t->is_raised) qh_budget_arm(b);   /* it was cut off in plain Lua code */
     int64_t start_us = b ? 0 : qh_now_us();
@@ -771,6 +815,7 @@ static void run_slice(qh_task *t)
         t->state = PARKED;
     }
     vm->cause = cause;
+    qh_collect_some(vm);
 }
 
 /* Who waited and was woken runs first, the requests in turn; then one of those who were cut off. So
@@ -788,6 +833,10 @@ static void run_turn(void *arg)
     qh_task *spinner = take_first(vm, QH_QUEUE_CUT_OFF);
     if (spinner) run_slice(spinner);
     bool is_more = vm->queues[QH_QUEUE_WOKEN].n_tasks || vm->queues[QH_QUEUE_CUT_OFF].n_tasks;
+    if (!is_more && vm->collector.is_at_work) {
+        qh_collect_some(vm);
+        is_more = vm->collector.is_at_work;
+    }
     if (is_more && !vm->is_turn_due) {
         vm->is_turn_due = true;
         qh_loop_defer(vm->opts.loop, run_turn, vm);

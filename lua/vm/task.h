@@ -135,6 +135,7 @@ static inline void qh_steps_take(lua_State *L, qh_steps *s, size_t n)
 /* At a point where it can be left and gone on with by k: whether its turn is over, and it may
  * give it up. */
 bool     qh_steps_want_pause(lua_State *L, const qh_steps *s);
+bool     qh_task_may_pause(lua_State *L);            /* whether it can be left here at all */
 int      qh_task_pause(lua_State *L, lua_KContext ctx, lua_KFunction k); /* k calls qh_task_check */
 
 /* Raises when the running task is dying, or when a child of it has failed. */

@@ -1,6 +1,7 @@
 /* vm_private.h - the inside of a VM, shared by the files of lua/vm only. */
 #pragma once
 #include "lua/vm/budget.h"
+#include "lua/vm/collect.h"
 #include "lua/vm/source.h"
 #include "lua/vm/state.h"
 #include "lua/vm/task.h"
@@ -57,6 +58,9 @@ struct qh_vm {
     qh_task_queue queues[QH_N_QUEUES];
     bool is_turn_due;           /* run_turn has been deferred */
     qh_task *cause;             /* whose doing the present moment is: it runs, ends or is cancelled */
+
+    qh_collector collector;
+    qh_task *credited;          /* the request that what is freed between slices counts for; NULL */
 
     qh_str scratch;
 
