@@ -2,16 +2,26 @@
 #include "lua/bind/bind.h"
 #include "lua/vm/convert.h"
 #include "lua/vm/module.h"
+#include "lua/vm/task.h"
 #include <lauxlib.h>
 
-/* decode(text) -> value | nil, message, "EFORMAT" */
+static int decode_go_on(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    qh_err err = {0};
+    qh_task_check(L);
+    qh_status st = qh_json_decoder_go_on((qh_json_decoder *)ctx, &err);
+    if (st == QH_AGAIN) return qh_task_pause(L, ctx, decode_go_on);
+    return st ? qh_push_status(L, st, &err) : 1;
+}
+
+/* decode(text) -> value | nil, message, "EFORMAT". Others get their turns meanwhile. */
 static int decode(lua_State *L)
 {
     size_t len;
     const char *text = luaL_checklstring(L, 1, &len);
-    qh_err err = {0};
-    qh_status st = qh_json_decode(L, text, len, &err);
-    return st ? qh_push_status(L, st, &err) : 1;
+    lua_settop(L, 1);
+    return decode_go_on(L, LUA_OK, (lua_KContext)qh_json_decoder_push(L, text, len, true));
 }
 
 /* encode(value, {sorted = true}?) -> text | nil, message, name */

@@ -32,6 +32,13 @@ void qh_json_mark_object(lua_State *L);
  * place and its last value. Raises only for memory. */
 qh_status qh_json_decode(lua_State *L, const char *text, size_t len, qh_err *err);
 
+/* The same in pieces. push leaves the decoder on the stack; text stays where it is until go_on has
+ * returned something else than QH_AGAIN, which means that the task's turn is over: call it again later,
+ * with the stack as it was left. At the end the stack is as before push, with the value if QH_OK. */
+typedef struct qh_json_decoder qh_json_decoder;
+qh_json_decoder *qh_json_decoder_push(lua_State *L, const char *text, size_t len, bool may_pause);
+qh_status        qh_json_decoder_go_on(qh_json_decoder *d, qh_err *err);
+
 /* Append the value at index. is_sorted: every object by key, __jsonorder not looked at. On failure
  * out holds a part of it; err names the path ("messages[2].content"). QH_EUNSUPPORTED: a function
  * or the like; QH_ELIMIT: too deep, too long; QH_EFORMAT: keys that mix, NaN. Does not raise. */

@@ -1,4 +1,7 @@
-/* json_decode.c - JSON text to Lua values; see convert.h */
+/* json_decode.c - JSON text to Lua values; see convert.h
+ *
+ * The containers that are open stand in a list of frames, not on the C stack, so that decoding can be
+ * left before any value and gone on with after the turns of others. */
 #include "lua/vm/convert.h"
 #include "lua/vm/json_shape.h"
 #include "lua/vm/task.h"
@@ -8,15 +11,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    DECODE_US = 25000,              /* of CPU, for one document */
+    FIRST_FRAMES = 8
+};
+
+/* An object or a list that is open. Its values stand on the Lua stack. */
 typedef struct {
+    bool is_object;
+    lua_Integer n;                  /* items so far, of a list */
+    qh_object_builder object;
+} frame;
+
+/* In a userdata; the frames are in another one, at frames_at. */
+struct qh_json_decoder {
     lua_State *L;
     const char *at, *end, *start;
-    int depth;
+    int top, frames_at;             /* stack: top, this, frames, shapes, values */
+    frame *frames;
+    int depth, cap_frames;
+    bool may_pause;
     qh_steps steps;
     qh_str *scratch;
     qh_shape_list shapes;
     qh_err *err;
-} decoder;
+};
+typedef qh_json_decoder decoder;
 
 static qh_status fail_at(decoder *d, const char *where, const char *what)
 {
@@ -89,6 +109,18 @@ static qh_status decode_escape(decoder *d)
     return QH_OK;
 }
 
+/* Whether eight bytes are ASCII without a control, a quote or a backslash: x - 1 borrows into the
+ * high bit of a byte that is zero. */
+static bool is_plain(const char *p)
+{
+    const uint64_t ones = 0x0101010101010101u, highs = ones << 7;
+    uint64_t v, quote, slash;
+    memcpy(&v, p, 8);
+    quote = v ^ (ones * '"');
+    slash = v ^ (ones * '\\');
+    return !((v | (v - ones * 0x20) | (quote - ones) | (slash - ones)) & highs);
+}
+
 /* Behind the opening quote. Pushes the string. */
 static qh_status decode_string(decoder *d)
 {
@@ -106,6 +138,11 @@ static qh_status decode_string(decoder *d)
             if (st) return st;
             from = d->at;
             has_escape = true;
+            continue;
+        }
+        if (c < 0x80) {
+            d->at++;
+            while (d->end - d->at >= 8 && is_plain(d->at)) d->at += 8;
             continue;
         }
         int n = qh_utf8_len(d->at, (size_t)(d->end - d->at));
@@ -170,61 +207,6 @@ static qh_status decode_number(decoder *d)
     return QH_OK;
 }
 
-static qh_status decode_value(decoder *d);
-
-static qh_status decode_array(decoder *d)
-{
-    lua_State *L = d->L;
-    lua_createtable(L, 4, 0);
-    skip_space(d);
-    if (d->at < d->end && *d->at == ']') {
-        d->at++;
-        qh_shapes_mark_array(&d->shapes);
-        return QH_OK;
-    }
-    for (lua_Integer i = 1;; i++) {
-        qh_status st = decode_value(d);
-        if (st) return st;
-        lua_rawseti(L, -2, i);
-        skip_space(d);
-        if (d->at == d->end) return fail_at(d, d->at, "array without an end");
-        char c = *d->at++;
-        if (c == ']') return QH_OK;
-        if (c != ',') return fail_at(d, d->at - 1, "expected ',' or ']'");
-    }
-}
-
-static qh_status decode_object(decoder *d)
-{
-    lua_State *L = d->L;
-    qh_object_builder o;
-    qh_object_begin(&o, L);
-    skip_space(d);
-    bool is_empty = d->at < d->end && *d->at == '}';
-    if (is_empty) d->at++;
-    while (!is_empty) {
-        skip_space(d);
-        if (d->at == d->end || *d->at != '"') return fail_at(d, d->at, "expected a key in quotes");
-        d->at++;
-        qh_status st = decode_string(d);
-        if (st) return st;
-        qh_object_note_key(&o, L);
-        skip_space(d);
-        if (d->at == d->end || *d->at != ':') return fail_at(d, d->at, "expected ':'");
-        d->at++;
-        st = decode_value(d);
-        if (st) return st;
-        lua_rawset(L, o.obj_at);
-        skip_space(d);
-        if (d->at == d->end) return fail_at(d, d->at, "object without an end");
-        char c = *d->at++;
-        if (c == '}') break;
-        if (c != ',') return fail_at(d, d->at - 1, "expected ',' or '}'");
-    }
-    qh_object_end(&o, L, &d->shapes);
-    return QH_OK;
-}
-
 static bool take_word(decoder *d, const char *word)
 {
     size_t n = strlen(word);
@@ -233,51 +215,179 @@ static bool take_word(decoder *d, const char *word)
     return true;
 }
 
-static qh_status decode_value(decoder *d)
+/* ---- containers ---- */
+
+static frame *open_frame(decoder *d)
+{
+    if (d->depth == d->cap_frames) {
+        int cap = d->cap_frames ? d->cap_frames * 2 : FIRST_FRAMES;
+        frame *more = lua_newuserdatauv(d->L, sizeof *more * (size_t)cap, 0);
+        if (d->depth) memcpy(more, d->frames, sizeof *more * (size_t)d->depth);
+        lua_replace(d->L, d->frames_at);
+        d->frames = more;
+        d->cap_frames = cap;
+    }
+    frame *f = &d->frames[d->depth++];
+    f->n = 0;
+    return f;
+}
+
+/* Push the key of the next value, and go behind its colon. */
+static qh_status decode_key(decoder *d, frame *f)
 {
     skip_space(d);
+    if (d->at == d->end || *d->at != '"') return fail_at(d, d->at, "expected a key in quotes");
+    d->at++;
+    qh_status st = decode_string(d);
+    if (st) return st;
+    qh_object_note_key(&f->object, d->L);
+    skip_space(d);
+    if (d->at == d->end || *d->at != ':') return fail_at(d, d->at, "expected ':'");
+    d->at++;
+    return QH_OK;
+}
+
+static bool is_next(decoder *d, char c)
+{
+    skip_space(d);
+    if (d->at == d->end || *d->at != c) return false;
+    d->at++;
+    return true;
+}
+
+/* At the brace; *is_whole: it is empty. */
+static qh_status open_object(decoder *d, bool *is_whole)
+{
+    d->at++;
+    frame *f = open_frame(d);
+    f->is_object = true;
+    qh_object_begin(&f->object, d->L);
+    *is_whole = is_next(d, '}');
+    if (!*is_whole) return decode_key(d, f);
+    qh_object_end(&f->object, d->L, &d->shapes);
+    d->depth--;
+    return QH_OK;
+}
+
+static void open_list(decoder *d, bool *is_whole)
+{
+    d->at++;
+    frame *f = open_frame(d);
+    f->is_object = false;
+    lua_createtable(d->L, 4, 0);
+    *is_whole = is_next(d, ']');
+    if (!*is_whole) return;
+    qh_shapes_mark_array(&d->shapes);
+    d->depth--;
+}
+
+/* The value on top goes into the innermost container. *is_over: which is whole now, and on top. */
+static qh_status put_value(decoder *d, bool *is_over)
+{
+    lua_State *L = d->L;
+    frame *f = &d->frames[d->depth - 1];
+    if (f->is_object) lua_rawset(L, f->object.obj_at);
+    else lua_rawseti(L, -2, ++f->n);
+    *is_over = is_next(d, f->is_object ? '}' : ']');
+    if (*is_over) {
+        if (f->is_object) qh_object_end(&f->object, L, &d->shapes);
+        d->depth--;
+        return QH_OK;
+    }
+    if (d->at == d->end)
+        return fail_at(d, d->at, f->is_object ? "object without an end" : "array without an end");
+    if (*d->at != ',')
+        return fail_at(d, d->at, f->is_object ? "expected ',' or '}'" : "expected ',' or ']'");
+    d->at++;
+    return f->is_object ? decode_key(d, f) : QH_OK;
+}
+
+/* ---- values ---- */
+
+/* Push what begins here; *is_whole false: a container was opened, and its first value comes. */
+static qh_status begin_value(decoder *d, bool *is_whole)
+{
+    skip_space(d);
+    *is_whole = true;
     if (d->at == d->end) return fail_at(d, d->at, "unexpected end");
     if (d->depth >= QH_JSON_MAX_DEPTH) return fail_at(d, d->at, "nested too deep");
     luaL_checkstack(d->L, 12, NULL);
-    if ((d->steps.left -= 8) <= 0 && qh_steps_are_over(d->L, &d->steps))
-        return qh_fail(d->err, QH_ELIMIT, "it takes too long to decode");
-    qh_status st = QH_OK;
-    d->depth++;
     switch (*d->at) {
-    case '{': d->at++, st = decode_object(d); break;
-    case '[': d->at++, st = decode_array(d); break;
-    case '"': d->at++, st = decode_string(d); break;
+    case '{': return open_object(d, is_whole);
+    case '[': open_list(d, is_whole); return QH_OK;
+    case '"': d->at++; return decode_string(d);
     case 't':
     case 'f':
     case 'n':
         if (take_word(d, "true")) lua_pushboolean(d->L, 1);
         else if (take_word(d, "false")) lua_pushboolean(d->L, 0);
         else if (take_word(d, "null")) qh_json_push_null(d->L);
-        else st = fail_at(d, d->at, "unexpected word");
-        break;
-    default: st = decode_number(d);
+        else return fail_at(d, d->at, "unexpected word");
+        return QH_OK;
+    default: return decode_number(d);
     }
-    d->depth--;
+}
+
+/* QH_OK, QH_AGAIN: its turn is over, QH_ELIMIT */
+static qh_status count_step(decoder *d)
+{
+    if ((d->steps.left -= 8) > 0) return QH_OK;
+    if (qh_steps_are_over(d->L, &d->steps))
+        return qh_fail(d->err, QH_ELIMIT, "it takes too long to decode");
+    if (!d->may_pause || !qh_steps_want_pause(d->L, &d->steps)) return QH_OK;
+    int64_t left_us = d->steps.end_us - d->steps.used_us;
+    d->steps = qh_steps_begin("decoding JSON");
+    d->steps.limit_us = left_us;
+    return QH_AGAIN;
+}
+
+static qh_status decode_rest(decoder *d)
+{
+    for (;;) {
+        bool is_whole;
+        qh_status st = count_step(d);
+        if (!st) st = begin_value(d, &is_whole);
+        if (st) return st;
+        while (is_whole) {
+            if (!d->depth) return QH_OK;
+            st = put_value(d, &is_whole);
+            if (st) return st;
+        }
+    }
+}
+
+qh_json_decoder *qh_json_decoder_push(lua_State *L, const char *text, size_t len, bool may_pause)
+{
+    luaL_checkstack(L, 12, NULL);
+    int top = lua_gettop(L);
+    decoder *d = lua_newuserdatauv(L, sizeof *d, 0);
+    *d = (decoder){.L = L, .at = text, .start = text, .end = text + len, .top = top,
+                   .frames_at = top + 2, .may_pause = may_pause,
+                   .steps = qh_steps_begin("decoding JSON")};
+    d->steps.limit_us = DECODE_US;
+    lua_pushnil(L);                             /* no frames yet */
+    qh_shapes_begin(&d->shapes, L);
+    return d;
+}
+
+qh_status qh_json_decoder_go_on(qh_json_decoder *d, qh_err *err)
+{
+    lua_State *L = d->L;
+    d->err = err;
+    d->scratch = qh_vm_scratch(L);
+    qh_status st = decode_rest(d);
+    if (st == QH_AGAIN) return st;
+    if (!st) {
+        skip_space(d);
+        if (d->at != d->end) st = fail_at(d, d->at, "unexpected text behind the value");
+    }
+    int top = d->top;
+    if (!st) lua_replace(L, top + 1);           /* where d was, which may be gone now */
+    lua_settop(L, top + !st);
     return st;
 }
 
 qh_status qh_json_decode(lua_State *L, const char *text, size_t len, qh_err *err)
 {
-    int top = lua_gettop(L);
-    decoder d = {.L = L, .at = text, .start = text, .end = text + len, .err = err,
-                 .steps = qh_steps_begin("decoding JSON"), .scratch = qh_vm_scratch(L)};
-    luaL_checkstack(L, 8, NULL);
-    qh_shapes_begin(&d.shapes, L);
-    qh_status st = decode_value(&d);
-    if (!st) {
-        skip_space(&d);
-        if (d.at != d.end) st = fail_at(&d, d.at, "unexpected text behind the value");
-    }
-    if (st) {
-        lua_settop(L, top);
-        return st;
-    }
-    lua_replace(L, top + 1);
-    lua_settop(L, top + 1);
-    return QH_OK;
+    return qh_json_decoder_go_on(qh_json_decoder_push(L, text, len, false), err);
 }

@@ -48,6 +48,7 @@ app:get("/sort/forever", function()
   table.sort(t, function(a, b) while true do end end)
 end)
 app:post("/json", { budget = { cpu_ms = 60, heap = 64 << 20 } }, function(req, res) return res:text(#req:json()) end)
+app:post("/echo", { budget = { cpu_ms = 2000, slice_ms = 1 } }, function(req, res) return res:json(req:json()) end)
 return app
 """
 
@@ -87,6 +88,14 @@ def test_a_route_may_have_more_than_the_app(host):
     assert host.get("/spin/many").body == b"done"
     assert host.get("/alloc/many").body == b"8"
     assert host.get("/sort").body == b"sorted"
+
+
+def test_a_document_decoded_over_many_turns_is_the_same(host):
+    doc = [[i, {"a": -i, "b\u00e9": [str(i) * (i % 40), None, True, i / 7], "c": {"d": {}, "e": []}}] for i in range(4000)]
+    assert json.loads(host.post("/echo", json.dumps(doc).encode()).body) == doc
+    for n in (200, 201):
+        r = host.post("/echo", b"[" * n + b"]" * n)
+        assert (r.status == 200 and r.body == b"[" * n + b"]" * n) if n == 200 else (r.status == 400 and b"nested too deep" in r.body)
 
 
 def test_budgets_that_make_no_sense_do_not_load(host):
