@@ -9,7 +9,7 @@ int qh_cmd_serve(int argc, char **argv)
 {
     qh_opt_list models = {.n = 0};
     qh_opt_list allow_net = {.n = 0};
-    int kv_mb = 0;
+    int kv_mb = 0, body_mb = 0, head_s = 0, idle_s = 0;
     qh_host_options o = {.host = "127.0.0.1", .port = 8080, .drain_seconds = 30, .api_key = getenv("QHOST_API_KEY"), .admin_key = getenv("QHOST_ADMIN_KEY"),
                          .load = {.device = {.device = "auto", .isa = "auto"}}};
     const qh_opt opts[] = {
@@ -33,6 +33,10 @@ int qh_cmd_serve(int argc, char **argv)
         {"data", 0, QH_OPT_TEXT, &o.data_dir, 0, 0, "DIR", "folder of the app's stores; default $XDG_DATA_HOME/qhost/APP-..."},
         {"kv-type", 0, QH_OPT_TEXT, &o.load.device.kv_type, 0, 0, "TYPE", "keys and values as bf16 (default) or, on a CPU, q8_0: half the memory"},
         {"no-prefix-cache", 0, QH_OPT_FLAG, &o.load.no_prefix_cache, 0, 0, NULL, "compute every prompt from its start"},
+        {"max-conns", 0, QH_OPT_INT, &o.limits.max_conns, 1, 1000000, "N", "open connections; one more gets 503; default 4096"},
+        {"max-body", 0, QH_OPT_INT, &body_mb, 1, 1 << 20, "MB", "of a request's body where its route says nothing else; default 32"},
+        {"head-timeout", 0, QH_OPT_INT, &head_s, 1, 3600, "S", "for a request's head, from its first byte; then 408; default 10"},
+        {"idle-timeout", 0, QH_OPT_INT, &idle_s, 1, 86400, "S", "a connection may wait for its next request; default 75"},
         {"drain", 0, QH_OPT_INT, &o.drain_seconds, 0, 86400, "S", "after SIGTERM, finish requests for so long; default 30"},
         {"dev", 0, QH_OPT_FLAG, &o.is_dev, 0, 0, NULL, "tracebacks of script errors in replies"},
         {0}};
@@ -49,6 +53,9 @@ int qh_cmd_serve(int argc, char **argv)
     o.allow_net = allow_net.items;
     o.n_allow_net = allow_net.n;
     o.load.kv_bytes = (int64_t)kv_mb * 1000000;
+    o.limits.max_body_bytes = (int64_t)body_mb << 20;
+    o.limits.head_us = (int64_t)head_s * 1000000;
+    o.limits.idle_us = (int64_t)idle_s * 1000000;
     qh_err err = {0};
     return qh_host_run(&o, &err) ? qh_cmd_fail(&err) : QH_EXIT_OK;
 }

@@ -122,7 +122,7 @@ static qh_status check_exposure(const qh_host_options *opt, qh_err *err)
 
 static qh_status open_listener(host *h, qh_err *err)
 {
-    qh_server_opts so = {.on_request = on_request, .arg = h, .tls_cert = h->opt->tls_cert, .tls_key = h->opt->tls_key};
+    qh_server_opts so = {.on_request = on_request, .arg = h, .limits = h->opt->limits, .tls_cert = h->opt->tls_cert, .tls_key = h->opt->tls_key};
     qh_status st = qh_server_new(&h->server, h->loop, &so, err);
     if (!st) st = qh_server_listen(h->server, h->opt->host, h->opt->port, err);
     if (!st) {

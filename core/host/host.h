@@ -22,6 +22,7 @@ typedef struct {
     const char *const *models;      /* see fleet.h */
     int n_models;
     qh_loaded_options load;
+    qh_server_limits limits;        /* zeroed members take the default */
     int drain_seconds;              /* for requests at work after the first signal; then they are cut */
 } qh_host_options;
 
