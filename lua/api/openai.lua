@@ -8,6 +8,7 @@ local chunks = require "api.openai.chunks"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
 local params = require "api.openai.params"
+local policies = require "api.openai.policies"
 local M = {}
 
 local PING_SECONDS = 10          -- silence after which a stream gets a comment
@@ -103,10 +104,11 @@ end
 
 --- Serve this dialect on an app. Called by app:openai.
 ---@param app qhost.App
----@param opts {models: table, prefix?: string}
+---@param opts {models: table, policies?: table, prefix?: string}
 function M.mount(app, opts)
   if type(opts) ~= "table" or type(opts.models) ~= "table" then error("app:openai takes {models = {...}}", 3) end
   local by_name, names = model_table(opts.models)
+  local allowed = policies.registered(opts.policies)
   local prefix, created = opts.prefix or "/v1", math.floor(core.wall())
 
   app:get(prefix .. "/models", function(_, res)
@@ -122,12 +124,14 @@ function M.mount(app, opts)
     local body = body_of(req)
     local m = find_model(by_name, params.text(body, "model", true), req)
     local o = params.chat(body)
+    o.policy = policies.read(body, allowed)
     return answer(res, m, o, body, chunks.chat(body.model, o))
   end)
   app:post(prefix .. "/completions", function(req, res)
     local body = body_of(req)
     local m = find_model(by_name, params.text(body, "model", true), req)
     local o = params.completion(body, m)
+    o.policy = policies.read(body, allowed)
     return answer(res, m, o, body, chunks.completion(body.model, m, o))
   end)
   return app

@@ -138,7 +138,7 @@ function App:use(name, opts, fn) end
 
 --- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions. `models` is a
 --- list; an entry with a name may be a function that chooses: models = { small, auto = function(req) ... end }.
----@param opts { models: table<integer|string, qhost.Model|fun(req: qhost.Request): qhost.Model>, prefix?: string }
+---@param opts { models: table<integer|string, qhost.Model|fun(req: qhost.Request): qhost.Model>, policies?: table<integer|string, qhost.Policy>, prefix?: string }
 ---@return qhost.App
 function App:openai(opts) end
 

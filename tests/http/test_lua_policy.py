@@ -29,6 +29,7 @@ app:post("/say", function(req, res)
   for i, c in ipairs(r.choices or { r }) do texts[i] = c.text end
   return res:json { text = r.text, texts = qh.json.array(texts), finish = r.finish, message = r.message, usage = r.usage }
 end)
+app:openai { models = { llm }, policies = { p.cautious, mine = p.mine { min_lead = 0.5 } } }
 app:get("/say", function(req, res)
   res:write "|"
   for ev in llm:stream { prompt = "x", max_tokens = 300, seed = 1, raw = true, policy = p.mine } do
@@ -179,3 +180,27 @@ def test_a_client_that_leaves_takes_its_policy_along():
                 s.recv(100)
         h.wait_stats(lambda s: s["engines"][0]["running"] == 0 and s["requests"] == 0)
         assert say(h, policy="mine")["finish"] == "length"
+
+
+def test_a_request_of_the_dialect_names_a_policy_that_the_app_allows():
+    def complete(h, path="/v1/completions", **body):
+        return h.post(path, {"model": "babble", "prompt": "x", "max_tokens": 30, "seed": 1} | body)
+
+    stop = "return { init = function(_, p) return p end, accept = function(st, tok, row) if row.n_out == st.at then return 'stop', 'enough' end end }"
+    with host(stop) as h:
+        h.wait_log("app.loaded")
+        choice = json.loads(complete(h, policy={"name": "mine", "at": 7}).body)["choices"][0]
+        assert len(choice["text"]) == 7 and choice["finish_reason"] == "stop"
+        assert len(json.loads(complete(h, policy="mine").body)["choices"][0]["text"]) == 30
+        assert len(json.loads(complete(h, policy=None).body)["choices"][0]["text"]) == 30
+        chat = h.post("/v1/chat/completions", {"model": "babble", "messages": [{"role": "user", "content": "x"}], "seed": 1,
+                                               "policy": {"name": "mine", "at": 5}})
+        assert len(json.loads(chat.body)["choices"][0]["message"]["content"]) == 5
+        for value, part in [({"name": "mirostat"}, "this server has cautious, mine"), ("none", "there is no policy 'none'"),
+                            ({"at": 1}, "no name"), (7, "neither a name"), ({"name": "cautious", "min_lead": 2}, "min_lead must be under 1"),
+                            ({"name": "cautious", "x": 2}, "there is no 'x'")]:
+            reply = complete(h, policy=value)
+            assert reply.status == 400 and part in error_of(reply)["message"], (value, reply.body)
+        n = len(h.lines)
+        h.write("app.lua", APP.replace("{ p.cautious,", "{ 'cautious',"))
+        assert "was not made by qh.policy" in h.wait_log("app.failed", start=n)
