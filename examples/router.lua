@@ -21,18 +21,14 @@ app:use("auth", function(req, next)
   return next()
 end)
 
--- A bucket for each user that fills at a steady rate; a request takes one out of it.
-local buckets = {}               -- id -> { left, at }
+-- A bucket for each user that fills at a steady rate; a request takes one out of it. Reloads do not refill it.
 app:use("limit", { after = "auth" }, function(req, next)
-  local user, now = req.user, qh.clock()
-  local b = buckets[user.id] or { left = user.per_minute, at = now }
-  b.left, b.at = math.min(user.per_minute, b.left + (now - b.at) * user.per_minute / 60), now
-  buckets[user.id] = b
-  if b.left < 1 then
-    qh.abort(429, "rate_limit_exceeded", { retry_after = (1 - b.left) * 60 / user.per_minute,
-      message = user.per_minute .. " requests a minute are yours" })
+  local user = req.user
+  local ok, wait = qh.shared("limits"):take(user.id, 1, { rate = user.per_minute, per = 60 })
+  if not ok then
+    local message = user.per_minute .. " requests a minute are yours"
+    qh.abort(429, "rate_limit_exceeded", { retry_after = wait, message = message })
   end
-  b.left = b.left - 1
   return next()
 end)
 
@@ -40,11 +36,9 @@ end)
 local calm = llm:with { as = "calm", defaults = { temperature = 0.2, max_tokens = 200 } }
 local lively = llm:with { as = "lively", defaults = { temperature = 1.0, min_p = 0.05, max_tokens = 200 } }
 
--- The same user always gets the same one: the hash of the name decides, one in ten is lively.
-local function share_of(name) return tonumber(qh.crypto.sha256("ab-2:" .. name):sub(1, 8), 16) / 0xffffffff end
-
+-- The same user always gets the same one: one in ten is lively.
 app:openai { models = { calm, lively, auto = function(req)
-  local chosen = share_of(req.user.id) < 0.1 and lively or calm
+  local chosen = qh.bucket(req.user.id, "ab-1") < 0.1 and lively or calm
   req:tag("variant", chosen.name)
   return chosen
 end } }

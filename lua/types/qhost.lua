@@ -740,7 +740,8 @@ local Tool = {}
 --- A function that models may call. `run` gets arguments that fit `input`, with its defaults, and returns a text
 --- or a value that becomes JSON, keys sorted; or nil and a message. Whatever goes wrong is a text that the model
 --- reads, never an error of the request: arguments that do not fit, time that is over, an error in `run` (in the
---- log with its traceback; the model is told no more than that it failed, but with --dev).
+--- log with its traceback; the model is told no more than that it failed, but with --dev). Only CPU and memory are
+--- the request's own, tools included.
 ---
 ---     local weather = qh.tool { name = "weather", description = "Current weather for a city", timeout = 5,
 ---       input = qh.schema.object { { "city", qh.schema.string "City name" } },
