@@ -1,14 +1,19 @@
---- openai.lua: the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions.
+--- openai.lua: the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions; and beside them
+--- /tokenize, /detokenize and /apply-template.
 ---
 --- Wire format: the OpenAI API reference; what clients depend on is listed with the script API.
 --- Fields that we do not know are accepted and ignored; fields that we know and cannot honour are
 --- refused with their name.
 local core = require "qhost.core"
-local chunks = require "api.openai.chunks"
+local batch = require "api.openai.batch"
+local chat = require "api.openai.chat"
+local completion = require "api.openai.completion"
 local errors = require "qhost.errors"
 local model = require "qhost.model"
 local params = require "api.openai.params"
 local policies = require "api.openai.policies"
+local tokens = require "api.openai.tokens"
+local usage = require "api.openai.usage"
 local M = {}
 
 local PING_SECONDS = 10          -- silence after which a stream gets a comment
@@ -48,23 +53,25 @@ end
 
 -- Answering ---------------------------------------------------------------------------------------------
 
-local function submit(m, o)
-  local open, message, status = m:submit(o)
-  if not open then errors.abort_engine(message, status) end
-  return open
+-- The field that a refusal of the engine is about: its messages begin with the name.
+local function field_of(message, status, body)
+  if status == "ECONTEXT" then return body.messages and "messages" or "prompt" end
+  local word = status == "EINVAL" and message:match "^'?([%a_]+)"
+  return word and body[word] ~= nil and word or nil
 end
 
 --- The whole reply: collect every choice, then one JSON object.
-local function reply_whole(res, open, shape)
+local function reply_whole(res, open, shape, n)
   local results, message, status = open:collect()
   if not results then errors.abort_engine(message, status) end
-  return res:json(shape:whole(results))
+  local sum = usage.new(n)
+  for i, r in ipairs(results) do sum:add(i, r.usage) end
+  return res:json(shape:whole(results, sum:json()))
 end
 
 --- The streamed reply: a chunk for each event, usage when asked for, then [DONE].
-local function reply_stream(res, answer, shape, include_usage)
-  local open <close> = answer
-  local usage = { prompt = 0, cached = 0, completion = 0 }
+local function reply_stream(res, answer, shape, n, include_usage)
+  local open <close>, sum = answer, usage.new(n)
   for _, chunk in ipairs(shape:first()) do res:event(nil, chunk) end
   while true do
     local ev = open:next(PING_SECONDS)
@@ -74,24 +81,21 @@ local function reply_stream(res, answer, shape, include_usage)
     else
       if ev.type == "done" then
         if ev.finish == "error" then errors.abort_engine(ev.message, ev.status) end
-        usage.prompt, usage.cached = ev.usage.prompt, ev.usage.cached
-        usage.completion = usage.completion + ev.usage.completion
+        sum:add(ev.choice, ev.usage)
       end
       for _, chunk in ipairs(shape:event(ev)) do res:event(nil, chunk) end
     end
   end
-  if include_usage then res:event(nil, shape:usage(usage)) end
+  if include_usage then res:event(nil, shape:usage(sum:json())) end
   res:event(nil, "[DONE]")
   return res:finish()
 end
 
-local function answer(res, m, o, body, shape)
-  local open = submit(m, o)
-  if body.stream == true then
-    local wanted = params.object(body, "stream_options")
-    return reply_stream(res, open, shape, wanted and wanted.include_usage == true)
-  end
-  return reply_whole(res, open, shape)
+-- open, or nil and what the engine said.
+local function answer(res, body, o, shape, open, message, status)
+  if not open then errors.abort_engine(message, status, field_of(message, status, body)) end
+  if body.stream == true then return reply_stream(res, open, shape, o.n, o.include_usage) end
+  return reply_whole(res, open, shape, o.n)
 end
 
 local function body_of(req)
@@ -102,15 +106,8 @@ end
 
 -- Routes ------------------------------------------------------------------------------------------------
 
---- Serve this dialect on an app. Called by app:openai.
----@param app qhost.App
----@param opts {models: table, policies?: table, prefix?: string}
-function M.mount(app, opts)
-  if type(opts) ~= "table" or type(opts.models) ~= "table" then error("app:openai takes {models = {...}}", 3) end
-  local by_name, names = model_table(opts.models)
-  local allowed = policies.registered(opts.policies)
-  local prefix, created = opts.prefix or "/v1", math.floor(core.wall())
-
+local function mount_models(app, prefix, by_name, names)
+  local created = math.floor(core.wall())
   app:get(prefix .. "/models", function(_, res)
     local list = {}
     for i, name in ipairs(names) do list[i] = describe(name, by_name[name], created) end
@@ -120,35 +117,65 @@ function M.mount(app, opts)
     local m = find_model(by_name, req.params.name, req)
     return res:json(describe(req.params.name, m, created))
   end)
+end
+
+local function mount_completions(app, prefix, by_name, allowed)
   app:post(prefix .. "/chat/completions", function(req, res)
     local body = body_of(req)
     local m = find_model(by_name, params.text(body, "model", true), req)
     local o = params.chat(body)
     o.policy = policies.read(body, allowed)
-    return answer(res, m, o, body, chunks.chat(body.model, o))
+    return answer(res, body, o, chat.new(body.model, m, o), m:submit(o))
   end)
   app:post(prefix .. "/completions", function(req, res)
     local body = body_of(req)
     local m = find_model(by_name, params.text(body, "model", true), req)
     local o = params.completion(body, m)
     o.policy = policies.read(body, allowed)
-    return answer(res, m, o, body, chunks.completion(body.model, m, o))
+    return answer(res, body, o, completion.new(body.model, m, o), batch.submit(m, o))
   end)
+end
+
+-- These stand beside the prefix, and need no model where there is only one.
+local function mount_tokens(app, base, by_name, names)
+  for path, fn in pairs { ["/tokenize"] = tokens.tokenize, ["/detokenize"] = tokens.detokenize,
+    ["/apply-template"] = tokens.apply_template } do
+    app:post(base .. path, function(req, res)
+      local body = body_of(req)
+      local name = params.text(body, "model", #names > 1) or names[1]
+      return res:json(fn(body, find_model(by_name, name, req)))
+    end)
+  end
+end
+
+--- Serve this dialect on an app. Called by app:openai.
+---@param app qhost.App
+---@param opts {models: table, policies?: table, prefix?: string}
+function M.mount(app, opts)
+  if type(opts) ~= "table" or type(opts.models) ~= "table" then error("app:openai takes {models = {...}}", 3) end
+  local by_name, names = model_table(opts.models)
+  local prefix, allowed = opts.prefix or "/v1", policies.registered(opts.policies)
+  mount_models(app, prefix, by_name, names)
+  mount_completions(app, prefix, by_name, allowed)
+  mount_tokens(app, prefix:match "^(.-)/v1/?$" or prefix, by_name, names)
   return app
 end
 
---- Send events of model:stream or of an agent's run as chat chunks (res:stream with as = "openai"). usage: with
---- a chunk of it at the end.
-function M.stream_events(res, source, usage)
+--- Send events of model:stream or of an agent's run as chat chunks (res:stream with as = "openai"). wants_usage:
+--- with a chunk of it at the end.
+function M.stream_events(res, source, wants_usage)
   local m = type(source) == "table" and source.model
-  local shape = chunks.chat(m and m.name or "qhost", {})
+  local shape, used = chat.new(m and m.name or "qhost", m, {}), nil
   for _, chunk in ipairs(shape:first()) do res:event(nil, chunk) end
-  local used
   for ev in source do
     if ev.type == "ping" then res:ping() elseif ev.type == "usage" then used = ev.usage end
     for _, chunk in ipairs(shape:event(ev)) do res:event(nil, chunk) end
   end
-  if usage and used then res:event(nil, shape:usage(used)) end
+  if wants_usage and used then
+    local sum = usage.new()
+    sum:add(1, used)
+    res:event(nil, shape:usage(sum:json()))
+  end
   res:event(nil, "[DONE]")
 end
 

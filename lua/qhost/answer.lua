@@ -150,13 +150,17 @@ end
 
 -- Reading it ---------------------------------------------------------------------------------------------
 
---- The next event; nil at the end; false when none came within so many seconds. Yields.
+--- The next event; nil at the end; false when none came within so many seconds, though the model may have
+--- written what is not to be told yet. Yields.
 ---@param seconds? number
 ---@return table|false|nil
 function Answer:next(seconds)
+  local began = seconds and core.clock()
   while not self.queue[self.head] do
     self.queue, self.head = {}, 1
-    local ev = self.gen:next(seconds)
+    local left = began and began + seconds - core.clock()
+    if left and left <= 0 then return false end
+    local ev = self.gen:next(left)
     if not ev then return ev end
     take(self, ev)
   end

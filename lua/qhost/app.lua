@@ -101,7 +101,7 @@ function App:mount(path, other)
   return self
 end
 
---- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions.
+--- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions, /tokenize, ...
 ---@param opts {models: table, prefix?: string}
 function App:openai(opts) return require("api.openai").mount(self, opts) end
 

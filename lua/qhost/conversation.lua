@@ -3,16 +3,17 @@ local core = require "qhost.core"
 local object, array = core.json.object, core.json.array
 local M = {}
 
-local ROLES = { system = true, user = true, assistant = true, tool = true, developer = "system" }
+local ROLES = { system = true, user = true, assistant = true, tool = true, developer = "system", ["function"] = "tool" }
+local PART_TEXTS = { text = "text", input_text = "text", output_text = "text", refusal = "refusal" }
 
 local function text_of_parts(parts, where)
   local out = {}
   for i, part in ipairs(parts) do
+    local key = type(part) == "table" and PART_TEXTS[part.type]
     if type(part) == "string" then
       out[i] = part
-    elseif type(part) == "table" and (part.type == "text" or part.type == "input_text" or part.type == "output_text")
-      and type(part.text) == "string" then
-      out[i] = part.text
+    elseif key and type(part[key]) == "string" then
+      out[i] = part[key]
     else
       local kind = type(part) == "table" and tostring(part.type) or type(part)
       return nil, ("%s[%d]: parts of type '%s' are not supported; only text is"):format(where, i - 1, kind)
@@ -80,6 +81,8 @@ local function message_of(m, i)
   end
   out.role = role == true and m.role or role
   out.content = content
+  if out.tool_calls == nil and out.function_call ~= nil then out.tool_calls = { out.function_call } end
+  out.function_call = nil
   if out.tool_calls ~= nil then
     out.tool_calls, message = calls_of(out.tool_calls, where .. ".tool_calls")
     if message then return nil, message end

@@ -40,10 +40,10 @@ function M.abort(status, code, opts)
   }, Abort), 0)
 end
 
---- Abort with what the engine said when it refused or failed.
-function M.abort_engine(message, status_name)
+--- Abort with what the engine said when it refused or failed. param: the field of the request that it is about.
+function M.abort_engine(message, status_name, param)
   local http = HTTP_OF_ENGINE[status_name] or { 500, "engine_error" }
-  M.abort(http[1], http[2], { message = message, retry_after = http[3] })
+  M.abort(http[1], http[2], { message = message, retry_after = http[3], param = param })
 end
 
 function M.is_abort(e) return getmetatable(e) == Abort end

@@ -216,6 +216,19 @@ local function prompt_of(self, o)
   return ids, reading_of(self, o, conv.tools, segments)
 end
 
+--- The token ids that the engine would be given for these options, or nil and why. Yields.
+function Model:prompt(o)
+  local ids, message = prompt_of(self, o)
+  if not ids then return nil, message end
+  return ids
+end
+
+--- How many tokens the prompt of these options has, or nil and why. Yields.
+function Model:count(o)
+  local ids, message = self:prompt(o)
+  return ids and #ids, message
+end
+
 local function check_fields(o, what)
   for key in pairs(o) do
     if not IS_ENGINE_FIELD[key] and not OTHER_FIELDS[key] then

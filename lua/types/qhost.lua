@@ -136,7 +136,8 @@ function App:any(path, opts, handler) end
 ---@return qhost.App
 function App:use(name, opts, fn) end
 
---- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions. `models` is a
+--- Serve models in the OpenAI dialect: /v1/models, /v1/chat/completions, /v1/completions; and beside the
+--- prefix /tokenize, /detokenize and /apply-template. `models` is a
 --- list; an entry with a name may be a function that chooses: models = { small, auto = function(req) ... end }.
 ---@param opts { models: table<integer|string, qhost.Model|fun(req: qhost.Request): qhost.Model>, policies?: table<integer|string, qhost.Policy>, prefix?: string }
 ---@return qhost.App
@@ -435,6 +436,18 @@ function Model:tokens(text) end
 ---@return qhost.Template?
 ---@return string? message
 function Model:template() end
+
+--- The token ids that the engine would be given (waits). nil and why, when the template does not take it.
+---@param o qhost.ChatOptions
+---@return integer[]?
+---@return string? message
+function Model:prompt(o) end
+
+--- How many tokens those are (waits).
+---@param o qhost.ChatOptions
+---@return integer?
+---@return string? message
+function Model:count(o) end
 
 --- Messages as the model will read them. `special` marks what the template wrote: only there can special
 --- tokens be.

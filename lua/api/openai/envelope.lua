@@ -1,0 +1,43 @@
+--- envelope.lua: what every object of a reply has around its choices.
+local core = require "qhost.core"
+local object, array, null = core.json.object, core.json.array, core.json.null
+local M = {}
+
+local FINISH = { stop = "stop", length = "length", tool_calls = "tool_calls" }
+local LIMITS = { max_tokens = "length", context_length = "length" }      -- of agents
+
+--- A finish reason in the words of the API; "stop" for those that it does not know.
+function M.finish(reason) return reason and (FINISH[reason] or LIMITS[reason] or "stop") or null end
+
+--- Has the API a word for that reason?
+function M.knows(reason) return FINISH[reason] ~= nil end
+
+-- FNV-1a: equal seeds give equal texts as long as this stays the same.
+local function fingerprint(m)
+  local meta, h = m and m.meta or {}, 0xcbf29ce484222325
+  for _, key in ipairs { "path", "arch", "n_ctx", "n_vocab" } do
+    local s = tostring(meta[key]) .. "|"
+    for i = 1, #s do h = (h ~ s:byte(i)) * 0x100000001b3 end
+  end
+  return ("fp_%010x"):format(h >> 24)
+end
+
+---@class qhost.Envelope
+local Envelope = {}
+Envelope.__index = Envelope
+
+--- prefix: of the id; name: the model as the client called it.
+function M.new(prefix, name, m)
+  return setmetatable({ id = ("%s-%016x%08x"):format(prefix, core.random(), core.random() & 0xffffffff), name = name,
+    created = math.floor(core.wall()), fingerprint = fingerprint(m) }, Envelope)
+end
+
+local KEYS = { "id", "object", "created", "model", "system_fingerprint", "choices", "usage" }
+
+--- An object of that kind with these choices; usage may be nil.
+function Envelope:wrap(kind, choices, usage)
+  return object({ id = self.id, object = kind, created = self.created, model = self.name,
+    system_fingerprint = self.fingerprint, choices = array(choices), usage = usage }, KEYS)
+end
+
+return M
