@@ -17,6 +17,7 @@ local usage = require "api.openai.usage"
 local M = {}
 
 local PING_SECONDS = 10          -- silence after which a stream gets a comment
+local SEND_BYTES = 256 << 10     -- of a whole reply that are joined
 
 -- Which model ------------------------------------------------------------------------------------------
 
@@ -60,13 +61,30 @@ local function field_of(message, status, body)
   return word and body[word] ~= nil and word or nil
 end
 
+-- A small reply goes out as one, a large one piece by piece.
+local function send(res, pieces)
+  local n_bytes = 0
+  for _, piece in ipairs(pieces) do n_bytes = n_bytes + #piece end
+  if n_bytes <= SEND_BYTES then return res:send("application/json", table.concat(pieces)) end
+  res:header("content-type", "application/json")
+  local from, n = 1, 0
+  for i, piece in ipairs(pieces) do
+    n = n + #piece
+    if n >= SEND_BYTES or i == #pieces then
+      res:write(table.concat(pieces, "", from, i))
+      from, n = i + 1, 0
+    end
+  end
+  return res:finish()
+end
+
 --- The whole reply: collect every choice, then one JSON object.
 local function reply_whole(res, open, shape, n)
-  local results, message, status = open:collect()
+  local results, message, status = open:collect(function(ev) shape:note(ev) end)
   if not results then errors.abort_engine(message, status) end
   local sum = usage.new(n)
   for i, r in ipairs(results) do sum:add(i, r.usage) end
-  return res:json(shape:whole(results, sum:json()))
+  return send(res, shape:whole(results, sum:json()))
 end
 
 --- The streamed reply: a chunk for each event, usage when asked for, then [DONE].
@@ -125,7 +143,7 @@ local function mount_completions(app, prefix, by_name, allowed)
     local m = find_model(by_name, params.text(body, "model", true), req)
     local o = params.chat(body)
     o.policy = policies.read(body, allowed)
-    return answer(res, body, o, chat.new(body.model, m, o), m:submit(o))
+    return answer(res, body, o, chat.new(body.model, m, o), batch.submit(m, o))
   end)
   app:post(prefix .. "/completions", function(req, res)
     local body = body_of(req)

@@ -9,6 +9,9 @@
 #define CLASS "qhost.generation"
 enum {
     PAUSE_BYTES = 32 << 10,     /* of text in the queue */
+    EVENT_TOKENS = 128,         /* of one event; the engine joins as many as wait */
+    REST_WEIGHT = 256, /* events and log-probabilities that a script is given in a row; then it waits for
+                          a turn of the loop, so that a queue is no reason to count as one who never waits */
     EVENT_BYTES = 64            /* what an event without text counts */
 };
 
@@ -35,6 +38,7 @@ struct qh_generation {
     int n_left;                 /* choices that have not told their end */
     queued *first, **tail;
     size_t queued_bytes;
+    int n_in_a_row;             /* given since the script last waited, weighed */
     qh_timer *timer;            /* of next(seconds); made on first use */
 };
 
@@ -141,17 +145,39 @@ static bool join(qh_generation *g, qh_event *ev)
     return true;
 }
 
+static void append(qh_generation *g, const qh_event *ev)
+{
+    queued *q = qh_new0(queued);
+    q->ev = *ev;
+    *g->tail = q;
+    g->tail = &q->next;
+    g->queued_bytes += ev->text_len + EVENT_BYTES;
+}
+
+/* The first tokens of an event that has many, as events before it: a script handles one in a
+ * bounded time. */
+static void split(qh_generation *g, qh_event *ev)
+{
+    int from = 0;
+    for (; ev->n_tokens - from > EVENT_TOKENS; from += EVENT_TOKENS) {
+        qh_event part = {.job = ev->job, .choice = ev->choice, .n_tokens = EVENT_TOKENS,
+                         .type = ev->type == QH_EVENT_DONE ? QH_EVENT_TEXT : ev->type};
+        part.tokens = qh_alloc0(sizeof *part.tokens * EVENT_TOKENS);
+        memcpy(part.tokens, ev->tokens + from, sizeof *part.tokens * EVENT_TOKENS);
+        append(g, &part);
+    }
+    ev->n_tokens -= from;
+    if (from) memmove(ev->tokens, ev->tokens + from, sizeof *ev->tokens * (size_t)ev->n_tokens);
+}
+
 static void take(qh_generation *g, qh_event *ev)
 {
     if (ev->type == QH_EVENT_DONE) g->n_left--;
     if (join(g, ev)) {
         qh_event_deinit(ev);
     } else {
-        queued *q = qh_new0(queued);
-        q->ev = *ev;
-        *g->tail = q;
-        g->tail = &q->next;
-        g->queued_bytes += ev->text_len + EVENT_BYTES;
+        split(g, ev);
+        append(g, ev);
     }
     if (g->queued_bytes > PAUSE_BYTES) set_paused(g, true);
     qh_waiters_wake_all(&g->readers);
@@ -279,21 +305,34 @@ static void time_out(void *arg)
     qh_waiters_wake_all(&g->readers);
 }
 
-static int next_go_on(lua_State *L, int status, lua_KContext ctx)
+static int weight(const qh_event *ev)
 {
-    (void)status, (void)ctx;
+    return 1 + ev->n_tokens * (1 + (ev->n_tokens ? ev->tokens[0].n_top : 0));
+}
+
+static void set_timer(qh_generation *g, int64_t delay_us)
+{
+    if (!g->timer) g->timer = qh_timer_new(g->lua->opts.loop, time_out, g);
+    qh_timer_set(g->timer, delay_us);
+}
+
+/* has_limit: the timer is the caller's, not that of a rest. */
+static int next_go_on(lua_State *L, int status, lua_KContext has_limit)
+{
     qh_task_check(L);
     qh_generation *g = check(L)->g;
     if (!g || (!g->first && !g->n_left)) return lua_pushnil(L), 1;
+    if (status == LUA_YIELD) g->n_in_a_row = 0;
     if (g->first) {
         if (g->timer) qh_timer_cancel(g->timer);
+        g->n_in_a_row += weight(&g->first->ev);
         push_event(L, g, &g->first->ev);
         drop_first(g);
         if (g->queued_bytes < PAUSE_BYTES / 2) set_paused(g, false);
         return 1;
     }
-    if (g->is_timed_out) return lua_pushboolean(L, 0), 1;
-    return qh_task_wait(L, &g->readers, "waiting for a model", 0, next_go_on);
+    if (g->is_timed_out && has_limit) return lua_pushboolean(L, 0), 1;
+    return qh_task_wait(L, &g->readers, "waiting for a model", has_limit, next_go_on);
 }
 
 /* next(seconds?) (y) -> event | nil at the end | false when none came within that time */
@@ -306,11 +345,13 @@ static int next(lua_State *L)
     if (!qh_tasks_are_kin(g->scoped.task, qh_task_running(L)))
         return luaL_error(L, "this generation belongs to another request");
     g->is_timed_out = false;
-    if (seconds > 0 && seconds < 1e6 && !g->first) {
-        if (!g->timer) g->timer = qh_timer_new(g->lua->opts.loop, time_out, g);
-        qh_timer_set(g->timer, (int64_t)(seconds * 1e6));
+    bool has_limit = seconds > 0 && seconds < 1e6;
+    if (g->first && g->n_in_a_row >= REST_WEIGHT) {
+        set_timer(g, 0);
+        return qh_task_wait(L, &g->readers, "waiting for a model", has_limit, next_go_on);
     }
-    return next_go_on(L, LUA_OK, 0);
+    if (has_limit && !g->first) set_timer(g, (int64_t)(seconds * 1e6));
+    return next_go_on(L, LUA_OK, has_limit);
 }
 
 static int cancel(lua_State *L)

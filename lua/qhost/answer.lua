@@ -16,6 +16,7 @@ local plain = require "formats.plain"
 local M = {}
 
 ---@class qhost.Answer
+---@field drops_tokens? boolean  the last event is without tokens and prompt_tokens: whoever reads took those of the others
 local Answer = {}
 Answer.__index = Answer
 Answer.__name = "qhost.Answer"
@@ -135,11 +136,13 @@ end
 local function take(self, ev)
   local c = choice_of(self, ev.choice)
   if ev.type == "prompt" then
-    c.prompt_tokens = c.prompt_tokens or {}              -- a long prompt comes in several events
-    append(c.prompt_tokens, ev.tokens)
+    if not self.drops_tokens then
+      c.prompt_tokens = c.prompt_tokens or {}            -- a long prompt comes in several events
+      append(c.prompt_tokens, ev.tokens)
+    end
     return self:push(ev)
   end
-  if ev.tokens then append(c.tokens, ev.tokens) end
+  if ev.tokens and not self.drops_tokens then append(c.tokens, ev.tokens) end
   if ev.text and ev.text ~= "" then
     read(self, c, "feed", ev.text, ev.tokens)
   elseif ev.tokens then
@@ -173,13 +176,15 @@ end
 function Answer:cancel() self.gen:cancel() end
 
 --- Wait for all of it: a list of results, or nil, message, status name. Yields.
+---@param visit? fun(ev: table)  sees every event on its way
 ---@return table[]? results
 ---@return string? message
 ---@return string? status
-function Answer:collect()
+function Answer:collect(visit)
   local open <close> = self
   local results = {}
   for ev in function() return self:next() end do
+    if visit then visit(ev) end
     if ev.type == "done" then
       if ev.finish == "error" then return nil, ev.message, ev.status end
       ev.type = nil

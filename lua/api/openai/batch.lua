@@ -1,4 +1,4 @@
---- batch.lua: the answers to several prompts of one request, as if they were one with more choices.
+--- batch.lua: the answers to the prompts of one request, as if they were one with more choices.
 ---
 --- Choice c of prompt p of a batch with n choices a prompt is choice (p - 1) * n + c. All are at work
 --- at once; they are read one after the other, since an answer that is not read waits in the engine.
@@ -13,18 +13,19 @@ end
 
 --- Submit every prompt: what reads the answers, or nil, message, status name.
 ---@param m qhost.Model
----@param o table   options, with `prompts`: lists of ids
+---@param o table   options; `prompts`: lists of ids, nil for one conversation
 function M.submit(m, o)
   local self = setmetatable({ answers = {}, at = 1, n = o.n or 1 }, Batch)
-  for i, ids in ipairs(o.prompts) do
+  for i = 1, o.prompts and #o.prompts or 1 do
     local one = {}
     for key, value in pairs(o) do one[key] = value end
-    one.prompts, one.ids = nil, ids
+    one.prompts, one.ids = nil, o.prompts and o.prompts[i]
     local answer, message, status = m:submit(one)
     if not answer then
       Batch.__close(self)
-      return nil, #o.prompts > 1 and ("prompt[%d]: %s"):format(i - 1, message) or message, status
+      return nil, o.prompts and #o.prompts > 1 and ("prompt[%d]: %s"):format(i - 1, message) or message, status
     end
+    answer.drops_tokens = true
     self.answers[i] = answer
   end
   return self
@@ -41,10 +42,14 @@ function Batch:next(seconds)
 end
 
 --- As of an answer. Yields.
-function Batch:collect()
+function Batch:collect(visit)
   local open <close>, results = self, {}
-  for _, answer in ipairs(self.answers) do
-    local some, message, status = answer:collect()
+  for p, answer in ipairs(self.answers) do
+    local some, message, status = answer:collect(function(ev)
+      ev.choice = ev.choice + (p - 1) * self.n
+      visit(ev)
+      ev.choice = ev.choice - (p - 1) * self.n
+    end)
     if not some then return nil, message, status end
     table.move(some, 1, #some, #results + 1, results)
   end

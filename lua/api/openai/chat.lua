@@ -1,6 +1,7 @@
 --- chat.lua: answers as chat completions, whole and in chunks.
 ---
---- A shape has whole(results, usage), first(), event(ev) -> list of chunks, and usage(u) -> chunk.
+--- A shape has, for a reply in one piece, note(ev) and whole(results, usage) -> pieces of text; for a stream
+--- first() and event(ev) -> lists of chunks, and usage(u) -> chunk.
 local core = require "qhost.core"
 local envelope = require "api.openai.envelope"
 local logprobs = require "api.openai.logprobs"
@@ -14,7 +15,7 @@ Chat.__index = Chat
 --- name: the model as the client called it; o: the request's options.
 function M.new(name, m, o)
   return setmetatable({ envelope = envelope.new("chatcmpl", name, m), n = o.n or 1, logprobs = o.logprobs,
-    may_call = o.tools ~= nil, is_begun = {} }, Chat)
+    may_call = o.tools ~= nil, is_begun = {}, room = logprobs.room(), probs = {} }, Chat)
 end
 
 -- Whole ------------------------------------------------------------------------------------------------
@@ -35,21 +36,29 @@ local function message_of(r)
     tool_calls = calls }, { "role", "content", "refusal", "reasoning_content", "tool_calls" })
 end
 
-function Chat:choice(index, key, value, tokens, finish)
-  local probs = self.logprobs and tokens and logprobs.chat(tokens) or null
-  return object({ index = index, [key] = value, logprobs = probs, finish_reason = envelope.finish(finish) },
-    { "index", key, "logprobs", "finish_reason" })
+--- Take from an event what the results will not have: its tokens.
+function Chat:note(ev)
+  if not self.logprobs or ev.type == "prompt" then return end
+  local probs = self.probs[ev.choice] or logprobs.chat_text(self.room)
+  self.probs[ev.choice] = probs
+  if ev.tokens then probs:add(ev.tokens) end
 end
 
+--- The reply as pieces of text.
 function Chat:whole(results, usage)
   local choices = {}
-  for i, r in ipairs(results) do choices[i] = self:choice(i - 1, "message", message_of(r), r.tokens or {}, r.finish) end
-  return self.envelope:wrap("chat.completion", choices, usage)
+  for i, r in ipairs(results) do
+    local head = object({ index = i - 1, message = message_of(r) }, { "index", "message" })
+    choices[i] = envelope.choice_pieces(head, self.probs[i] and self.probs[i]:pieces(), r.finish)
+  end
+  return self.envelope:pieces("chat.completion", choices, usage)
 end
 
 -- In chunks --------------------------------------------------------------------------------------------
 function Chat:chunk(index, delta, tokens, finish)
-  return self.envelope:wrap("chat.completion.chunk", { self:choice(index, "delta", delta, tokens, finish) })
+  local choice = object({ index = index, delta = delta, logprobs = self.logprobs and tokens and logprobs.chat(tokens) or null,
+    finish_reason = envelope.finish(finish) }, { "index", "delta", "logprobs", "finish_reason" })
+  return self.envelope:wrap("chat.completion.chunk", { choice })
 end
 
 -- The first chunk of a choice, which may hold the head of a call. Content is null where no text may come,
@@ -116,7 +125,11 @@ function Chat:event(ev)
     local head = ev.type == "tool_call" and table.remove(given, 1).tool_calls or nil
     list[1] = self:opening(index, (ev.type == "text" or ev.type == "done") and "" or null, head)
   end
-  for _, delta in ipairs(given) do list[#list + 1] = self:chunk(index, delta, tokens or {}) end
+  local batches = logprobs.batches(tokens or {})
+  for _, delta in ipairs(given) do list[#list + 1] = self:chunk(index, delta, table.remove(batches, 1) or {}) end
+  for _, batch in ipairs(tokens and batches or {}) do
+    list[#list + 1] = self:chunk(index, object({ content = "" }, { "content" }), batch)
+  end
   if ev.type == "done" then list[#list + 1] = self:chunk(index, last_delta(ev.finish), nil, ev.finish) end
   return list
 end

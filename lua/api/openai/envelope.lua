@@ -34,10 +34,35 @@ end
 
 local KEYS = { "id", "object", "created", "model", "system_fingerprint", "choices", "usage" }
 
---- An object of that kind with these choices; usage may be nil.
+--- An object of that kind with these choices; choices and usage may be nil.
 function Envelope:wrap(kind, choices, usage)
   return object({ id = self.id, object = kind, created = self.created, model = self.name,
-    system_fingerprint = self.fingerprint, choices = array(choices), usage = usage }, KEYS)
+    system_fingerprint = self.fingerprint, choices = choices and array(choices), usage = usage }, KEYS)
+end
+
+-- The text of an object up to the value of one more field.
+local function cut(value, key)
+  local text = core.json.encode(value)
+  return ("%s,%s:"):format(text:sub(1, -2), core.json.encode(key))
+end
+
+--- A whole reply as pieces of its text, for it may be large: choices are lists of pieces.
+function Envelope:pieces(kind, choices, usage)
+  local pieces = { cut(self:wrap(kind), "choices"), "[" }
+  for i, choice in ipairs(choices) do
+    if i > 1 then pieces[#pieces + 1] = "," end
+    table.move(choice, 1, #choice, #pieces + 1, pieces)
+  end
+  pieces[#pieces + 1] = ("],\"usage\":%s}"):format(core.json.encode(usage))
+  return pieces
+end
+
+--- A choice as pieces: what stands before its logprobs, those (pieces, or nil), its finish reason.
+function M.choice_pieces(head, probs, finish)
+  local pieces = { cut(head, "logprobs") }
+  table.move(probs or { "null" }, 1, probs and #probs or 1, 2, pieces)
+  pieces[#pieces + 1] = (",\"finish_reason\":%s}"):format(core.json.encode(M.finish(finish)))
+  return pieces
 end
 
 return M
