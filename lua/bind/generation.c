@@ -10,7 +10,7 @@
 enum {
     PAUSE_BYTES = 32 << 10,     /* of text in the queue */
     EVENT_TOKENS = 128,         /* of one event; the engine joins as many as wait */
-    REST_WEIGHT = 256, /* events and log-probabilities that a script is given in a row; then it waits for
+    REST_WEIGHT = 32, /* events and log-probabilities that a script is given in a row; then it waits for
                           a turn of the loop, so that a queue is no reason to count as one who never waits */
     EVENT_BYTES = 64            /* what an event without text counts */
 };
