@@ -204,3 +204,79 @@ def test_a_request_of_the_dialect_names_a_policy_that_the_app_allows():
         n = len(h.lines)
         h.write("app.lua", APP.replace("{ p.cautious,", "{ 'cautious',"))
         assert "was not made by qh.policy" in h.wait_log("app.failed", start=n)
+
+
+PAIRS_APP = """
+local qh = require "qhost"
+local llm = qh.model "babble"
+local app = qh.app()
+local picky = qh.policy "policies.picky"
+app:post("/say", function(req, res)
+  local o = req:json()
+  o.prompt, o.policy, o.seed, o.max_tokens = ("xyz "):rep(20), picky { strict = true }, o.seed or 5, o.max_tokens or 40
+  if o.logit_bias then o.logit_bias = { [97] = 1.5, [98] = -math.huge } end
+  if o.on then o.on = { every = { 9, function(n) return n >= 27 and "stop" or nil end } } end
+  local r, message = llm:generate(o)
+  if not r then qh.abort(400, "refused", { message = message }) end
+  local out = {}
+  for i, c in ipairs(r.choices or { r }) do
+    out[i] = { text = c.text, finish = c.finish, n = c.usage.completion, stop_match = c.stop_match, tokens = c.tokens,
+      prompt_tokens = c.prompt_tokens and #c.prompt_tokens }
+    for _, t in ipairs(c.tokens or {}) do t.bytes = nil for _, a in ipairs(t.top or {}) do a.bytes = nil end end
+  end
+  return res:json(out)
+end)
+return app
+"""
+PICKY = """
+return { init = function(_, p) return { strict = p.strict, seen = {}, n = 0 } end,
+  logits = function(cand, st, row)
+    if row.n_out % 3 == 2 and #cand > 2 then cand:ban(cand:id(2)) end
+    if st.n > 4 then cand:bias(97, -0.5):min_p(0.01) end
+    if cand:temperature() > 0 then cand:temperature(0.6 + 0.2 * (st.n % 4)) end
+  end,
+  accept = function(st, tok, row)
+    st.n = st.n + 1
+    st.seen[tok] = (st.seen[tok] or 0) + 1
+    if st.n > 20 and st.seen[tok] > 14 then return "stop", "seen_enough" end
+  end }
+"""
+OPTIONS = {
+    "stop": {"stop": ["ca", "dd"]}, "keep_stop": {"stop": ["ab"], "keep_stop": True}, "stop_ids": {"stop_ids": [101]},
+    "penalties": {"repeat_penalty": 1.2, "presence_penalty": 0.3, "frequency_penalty": 0.2, "penalty_window": -1},
+    "dry": {"dry_multiplier": 0.8}, "xtc": {"xtc_probability": 0.6, "xtc_threshold": 0.05}, "seed": {"seed": 99}, "n": {"n": 3},
+    "truncation": {"top_k": 4, "top_p": 0.95, "min_p": 0.02}, "typical": {"typical_p": 0.9}, "greedy": {"temperature": 0},
+    "logit_bias": {"logit_bias": {}}, "logprobs": {"logprobs": True, "top_logprobs": 3}, "prompt_logprobs": {"prompt_logprobs": True},
+    "min_tokens": {"min_tokens": 12}, "max_tokens": {"max_tokens": 13}, "priority": {"priority": 1}, "salt": {"cache_salt": "s"},
+    "on": {"on": True},
+}
+
+
+def test_every_pair_of_options_gives_with_a_policy_the_same_alone_and_in_a_crowd():
+    names = sorted(OPTIONS)
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1:]]
+
+    def ask(h, pair):
+        reply = h.post("/say", OPTIONS[pair[0]] | OPTIONS[pair[1]])
+        assert reply.status == 200, (pair, reply.body)
+        return json.loads(reply.body)
+
+    with Host(PAIRS_APP, {"babble": BABBLE % "nil"}, {"policies/picky.lua": PICKY}) as h:
+        h.wait_log("app.loaded")
+        alone = {pair: ask(h, pair) for pair in pairs}
+    assert len({r["finish"] for rs in alone.values() for r in rs}) == 3, "stop, length and seen_enough"
+    with Host(PAIRS_APP, {"babble": BABBLE % "nil"}, {"policies/picky.lua": PICKY}, ["--pages", "16"]) as h:
+        h.wait_log("app.loaded")
+        crowd, left = {}, list(pairs)
+
+        def work():
+            while left:
+                pair = left.pop()
+                crowd[pair] = ask(h, pair)
+        threads = [threading.Thread(target=work) for _ in range(12)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    for pair in pairs:
+        assert crowd[pair] == alone[pair], pair
