@@ -186,7 +186,7 @@ def test_a_request_of_the_dialect_names_a_policy_that_the_app_allows():
     def complete(h, path="/v1/completions", **body):
         return h.post(path, {"model": "babble", "prompt": "x", "max_tokens": 30, "seed": 1} | body)
 
-    stop = "return { init = function(_, p) return p end, accept = function(st, tok, row) if row.n_out == st.at then return 'stop', 'enough' end end }"
+    stop = "return { init = function(_, p) return p end, logits = function(_, st) assert(not st.bad) end, accept = function(st, tok, row) if row.n_out == st.at then return 'stop', 'enough' end end }"
     with host(stop) as h:
         h.wait_log("app.loaded")
         choice = json.loads(complete(h, policy={"name": "mine", "at": 7}).body)["choices"][0]
@@ -196,6 +196,8 @@ def test_a_request_of_the_dialect_names_a_policy_that_the_app_allows():
         chat = h.post("/v1/chat/completions", {"model": "babble", "messages": [{"role": "user", "content": "x"}], "seed": 1,
                                                "policy": {"name": "mine", "at": 5}})
         assert len(json.loads(chat.body)["choices"][0]["message"]["content"]) == 5
+        choice = json.loads(complete(h, policy={"name": "mine", "bad": True}).body)["choices"][0]
+        assert (choice["text"], choice["finish_reason"]) == ("", "policy_error")
         for value, part in [({"name": "mirostat"}, "this server has cautious, mine"), ("none", "there is no policy 'none'"),
                             ({"at": 1}, "no name"), (7, "neither a name"), ({"name": "cautious", "min_lead": 2}, "min_lead must be under 1"),
                             ({"name": "cautious", "x": 2}, "there is no 'x'")]:

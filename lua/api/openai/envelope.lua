@@ -3,7 +3,9 @@ local core = require "qhost.core"
 local object, array, null = core.json.object, core.json.array, core.json.null
 local M = {}
 
-local FINISH = { stop = "stop", length = "length", tool_calls = "tool_calls" }
+-- A policy that failed is named though the API has no word for it: its answer must not look complete.
+local FINISH = { stop = "stop", length = "length", tool_calls = "tool_calls", policy_error = "policy_error",
+  policy_timeout = "policy_timeout" }
 local LIMITS = { max_tokens = "length", context_length = "length" }      -- of agents
 
 --- A finish reason in the words of the API; "stop" for those that it does not know.
