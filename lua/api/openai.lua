@@ -9,10 +9,12 @@ local batch = require "api.openai.batch"
 local chat = require "api.openai.chat"
 local completion = require "api.openai.completion"
 local errors = require "qhost.errors"
+local fallback = require "qhost.fallback"
 local model = require "qhost.model"
 local params = require "api.openai.params"
 local policies = require "api.openai.policies"
 local tokens = require "api.openai.tokens"
+local upstream = require "qhost.upstream"
 local usage = require "api.openai.usage"
 local M = {}
 
@@ -26,7 +28,7 @@ local function model_table(models)
   local by_name, names = {}, {}
   for key, value in pairs(models) do
     local name = math.type(key) and value.name or key
-    if not (model.is_model(value) or (type(value) == "function" and not math.type(key))) then
+    if not (model.is_model(value) or upstream.is_upstream(value) or fallback.is_fallback(value) or (type(value) == "function" and not math.type(key))) then
       error(("app:openai: models.%s is neither a model nor a named function"):format(tostring(key)), 3)
     end
     by_name[name], names[#names + 1] = value, name

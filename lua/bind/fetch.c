@@ -33,7 +33,8 @@ struct fetch {
     qh_task *payer;             /* whose heap the queue counts for; outlives the scope */
     qh_waiters waiters;
     qh_str queue;
-    bool is_streamed, is_full, has_head, is_over;
+    bool is_streamed, is_full, has_head, is_over, is_late;
+    qh_timer *timer;            /* of read(seconds); made on first use */
     qh_status end;              /* is_over only */
     qh_err err;
 };
@@ -45,6 +46,7 @@ static void fetch_close(fetch *f)
     f->box->f = NULL;
     qh_scope_remove(&f->scoped);
     qh_waiters_wake_all(&f->waiters);
+    qh_timer_free(f->timer);
     qh_fetch_free(f->x);
     qh_task_hold(f->payer, -(int64_t)f->queue.len);
     qh_str_deinit(&f->queue);
@@ -259,13 +261,30 @@ static int read_go_on(lua_State *L, int status, lua_KContext ctx)
     if (f->queue.len) return push_queue(L, f);
     if (f->is_over && f->end) return qh_push_status(L, f->end, &f->err);
     if (f->is_over) return lua_pushnil(L), 1;
+    if (f->is_late) return lua_pushboolean(L, 0), 1;
     return qh_task_wait(L, &f->waiters, "reading a reply", ctx, read_go_on);
 }
 
-/* read() (y) -> what has come | nil at the end | nil, message, name */
+static void late(void *arg)
+{
+    fetch *f = arg;
+    f->is_late = true;
+    qh_waiters_wake_all(&f->waiters);
+}
+
+/* read(seconds?) (y) -> what has come | nil at the end | false: nothing within that time
+ * | nil, message, name */
 static int read_piece(lua_State *L)
 {
     qh_task_may_park(L, "reading a reply");
+    fetch *f = check(L);
+    lua_Number seconds = luaL_optnumber(L, 2, 0);
+    f->is_late = false;
+    if (f->timer) qh_timer_cancel(f->timer);
+    if (seconds > 0 && seconds <= MAX_SECONDS) {
+        if (!f->timer) f->timer = qh_timer_new(f->lua->opts.loop, late, f);
+        qh_timer_set(f->timer, (int64_t)ceil(seconds * 1e6));
+    }
     return read_go_on(L, LUA_OK, 0);
 }
 

@@ -61,6 +61,31 @@ local function lower_headers(handle)
   return all
 end
 
+--- Like fetch; what fails comes back as nil, message, status name. Yields.
+---@return qhost.Reply? reply
+---@return string? message
+---@return string? status
+function M.try(url, opts)
+  local headers, body = header_list(opts.headers), opts.body
+  if opts.json ~= nil then
+    body = core.json.encode(opts.json, { sort = true })
+    if not has(headers, "content-type") then headers[#headers + 1] = { "Content-Type", "application/json" } end
+  end
+  local handle, message, name = core.fetch(url, { method = opts.method, headers = headers, body = body,
+    timeout = opts.timeout or not opts.stream and DEFAULT_TIMEOUT or nil, connect_timeout = opts.connect_timeout,
+    max_bytes = opts.max_bytes, redirects = opts.redirects, stream = opts.stream })
+  if not handle then return nil, message, name end
+  local status
+  status, message, name = handle:head()
+  if not status then return nil, message, name end
+  local reply = setmetatable({ status = status, headers = lower_headers(handle), url = handle:url(), handle = handle }, Reply)
+  if opts.stream then return reply end
+  reply.body, message, name = handle:body()
+  if not reply.body then return nil, message, name end
+  handle:cancel()
+  return reply
+end
+
 --- Ask a server and wait for its reply: whole, or with stream = true for its head. Whatever HTTP status
 --- comes back is a reply; no reply, a refused host and a reply over the limit raise an error, which
 --- uncaught becomes a 502 or 504. Yields.
@@ -72,20 +97,7 @@ function M.fetch(url, opts)
   for key in pairs(opts) do
     if not KNOWN[key] then error(("qh.fetch has no option '%s'"):format(tostring(key)), 2) end
   end
-  local headers, body = header_list(opts.headers), opts.body
-  if opts.json ~= nil then
-    body = core.json.encode(opts.json, { sort = true })
-    if not has(headers, "content-type") then headers[#headers + 1] = { "Content-Type", "application/json" } end
-  end
-  local handle = checked(core.fetch(url, { method = opts.method, headers = headers, body = body,
-    timeout = opts.timeout or not opts.stream and DEFAULT_TIMEOUT or nil, connect_timeout = opts.connect_timeout,
-    max_bytes = opts.max_bytes, redirects = opts.redirects, stream = opts.stream }))
-  local status = checked(handle:head())
-  local reply = setmetatable({ status = status, headers = lower_headers(handle), url = handle:url(), handle = handle }, Reply)
-  if opts.stream then return reply end
-  reply.body = checked(handle:body())
-  handle:cancel()
-  return reply
+  return checked(M.try(url, opts))
 end
 
 --- The body. Of a streamed reply, all that has not been read yet. Yields then.

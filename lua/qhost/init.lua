@@ -6,6 +6,7 @@ local crypto = require "qhost.crypto"
 local errors = require "qhost.errors"
 local events = require "qhost.events"
 local mock = require "qhost.mock"
+local fallback = require "qhost.fallback"
 local fetch = require "qhost.fetch"
 local model = require "qhost.model"
 local re = require "qhost.re"
@@ -18,6 +19,7 @@ local tasks = require "qhost.tasks"
 local template = require "qhost.template"
 local tool = require "qhost.tool"
 local time = require "qhost.time"
+local upstream = require "qhost.upstream"
 local url = require "qhost.url"
 
 local log = {}
@@ -59,6 +61,8 @@ return {
   timeout = tasks.timeout,
   channel = core.channel,
   fetch = fetch.fetch,
+  upstream = upstream.new,
+  fallback = fallback.new,
   shared = shared.shared,
   persist = shared.persist,
   metrics = shared.metrics,

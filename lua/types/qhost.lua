@@ -1142,6 +1142,72 @@ function Reply:chunks() end
 --- Stop receiving. `local r <close> = qh.fetch(...)` does it at the end of the block.
 function Reply:close() end
 
+---@class qhost.Upstream  a model that another server runs
+---@field name string
+local Upstream = {}
+
+--- A model behind a server with the OpenAI chat API, for chat, stream, app:openai and qh.fallback. The
+--- host must be allowed, as for qh.fetch. timeout: seconds for all of an answer. What it cannot be asked
+--- (a policy, raw text, log probabilities) is refused. Its failures are those of a model: 429 when it is busy, 502,
+--- 504 when it is late.
+---@param def {kind?: "openai", url: string, key?: string, model: string, name?: string, headers?: table<string, string>, timeout?: number}
+---@return qhost.Upstream
+function qh.upstream(def) end
+
+--- Answer a conversation, as model:chat does (waits).
+---@param o qhost.ChatOptions
+---@return qhost.Result? result
+---@return string? message
+---@return string? status
+function Upstream:chat(o) end
+
+--- Answer a conversation piece by piece, as model:stream does (waits).
+---@param o qhost.ChatOptions
+---@return qhost.Stream
+function Upstream:stream(o) end
+
+--- Refused: its tokens are not known here.
+---@param text string
+function Upstream:tokens(text) end
+
+--- What model:submit gives, for the dialects (waits).
+---@param o qhost.ChatOptions
+function Upstream:submit(o) end
+
+---@class qhost.Fallback  models that are asked in turn
+---@field name string
+local Fallback = {}
+
+--- A model that asks each of a list until one begins to answer; from its first token on there is no way
+--- back. on: after what the next one is asked, of "busy", "timeout" and "error", all by default; what is
+--- wrong with the request itself comes back at once. ttft: seconds that each has for its first token.
+---
+---     qh.fallback { small, cloud, on = { "busy", "timeout" }, ttft = 4 }
+---@param def {on?: string[], ttft?: number, name?: string, [integer]: qhost.Model|qhost.Upstream|qhost.Fallback}
+---@return qhost.Fallback
+function qh.fallback(def) end
+
+--- Answer a conversation, as model:chat does (waits).
+---@param o qhost.ChatOptions
+---@return qhost.Result? result
+---@return string? message
+---@return string? status
+function Fallback:chat(o) end
+
+--- Answer a conversation piece by piece, as model:stream does (waits).
+---@param o qhost.ChatOptions
+---@return qhost.Stream
+function Fallback:stream(o) end
+
+--- Token ids of a text, as the first of its models has them.
+---@param text string
+---@return integer[]
+function Fallback:tokens(text) end
+
+--- What model:submit gives, for the dialects (waits).
+---@param o qhost.ChatOptions
+function Fallback:submit(o) end
+
 -- The rest -------------------------------------------------------------------------------------------
 
 qh.url = {}

@@ -48,6 +48,8 @@ static const char COLLECT[] =
     "':')\n"
     "add('Persist', library('qhost.shared').Persist, ':')\n"
     "add('Shared', debug.getregistry()['qhost.Shared'].__index, ':')\n"
+    "add('Upstream', library('qhost.upstream').Upstream, ':')\n"
+    "add('Fallback', library('qhost.fallback').Fallback, ':')\n"
     "add('Reply', library('qhost.fetch').Reply, ':')\n"
     "add('Task', library('qhost.tasks').Task, ':')\n"
     "add('Agent', library('qhost.agent').Agent, ':')\n"
