@@ -70,13 +70,17 @@ local function stuck_text(v)
   return v
 end
 
-local agents, n_agents = {}, 0   -- of this generation, by name: a parked run asks for its own
+local agents, n_agents = {}, 0   -- of the app, by name: a parked run asks for its own
 
-local function counted_name()
-  return n_agents == 0 and "agent" or "agent-" .. n_agents + 1
+local function counted_name() return n_agents == 0 and "agent" or "agent-" .. n_agents + 1 end
+
+local function register(self)
+  if agents[self.name] then error(("qh.agent: two agents are called '%s'"):format(self.name), 3) end
+  agents[self.name], n_agents = self, n_agents + 1
 end
 
---- Make an agent. A run that waits for an approval finds its agent by the name; without one agents are counted.
+--- Make an agent. Those of the app's load are found by their names when a run goes on in another generation;
+--- without one they are counted. Requests may make agents of their own.
 ---@param def table
 ---@return qhost.Agent
 function M.new(def)
@@ -86,8 +90,7 @@ function M.new(def)
     system = def.system, max_steps = def.max_steps or MAX_STEPS, max_calls = def.max_calls or MAX_CALLS,
     max_tokens = def.max_tokens, timeout = def.timeout, on_step = def.on_step, when_stuck = stuck_text(def.when_stuck),
     approval_timeout = def.approval_timeout or APPROVAL_SECONDS }, Agent)
-  if agents[self.name] then error(("qh.agent: two agents are called '%s'"):format(self.name), 2) end
-  agents[self.name], n_agents = self, n_agents + 1
+  if core.is_loading and core.is_loading() then register(self) end
   return self
 end
 

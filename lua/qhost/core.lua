@@ -22,6 +22,7 @@ local core = {
   fetch = c.fetch and c.fetch.start,
   shared = c.shared and c.shared.open, record = c.metrics.record,
   group = c.tasks.group, channel = c.channel.new,
+  is_loading = c.policy and c.policy.is_loading,
   model = c.model and c.model.open, models = c.model and c.model.list,
 }
 
