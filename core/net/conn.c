@@ -398,7 +398,7 @@ void conn_check_time(qh_conn *c, int64_t now_us)
         conn_kill(c, QH_ECLOSED);
         return;
     }
-    if (c->out.len && now_us - c->progress_us > lim->stall_us) {
+    if (c->is_write_blocked && now_us - c->progress_us > lim->stall_us) {
         conn_kill(c, QH_ETIMEDOUT);
         return;
     }

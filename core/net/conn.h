@@ -102,7 +102,7 @@ struct qh_conn {
     qh_str ahead;                   /* input kept for later */
     outbuf out;
     int64_t phase_us;               /* when the phase, or in HEAD the first byte of a head, began */
-    int64_t progress_us;            /* when the kernel last took bytes, or out was empty */
+    int64_t progress_us;            /* when the kernel last took less than there was; while is_write_blocked */
     int64_t n_discard_bytes;
     char peer[PEER_BYTES];
 };
