@@ -181,6 +181,7 @@ qh_lua_state qh_lua_get_state(const qh_lua *lua)
     for (const qh_app *a = lua->apps; a; a = a->next) {
         s.n_generations++;
         s.n_requests += a->n_requests;
+        s.n_tasks += qh_vm_n_tasks(a->vm);
         s.heap_bytes += qh_vm_used_bytes(a->vm);
     }
     return s;

@@ -79,6 +79,7 @@ typedef struct {
     int generation;                 /* that serves; 0: none yet */
     int n_generations;              /* alive */
     int n_requests;                 /* at work, over all generations */
+    int n_tasks;                    /* these, their children and what runs in the background */
     size_t heap_bytes;              /* over all VMs */
     bool is_loading;
     const char *last_error;         /* of the newest load; NULL: it succeeded */

@@ -13,6 +13,7 @@
 typedef struct qh_app qh_app;
 typedef struct qh_generation qh_generation;         /* bind/generation.h */
 typedef struct qh_watcher qh_watcher;               /* watch.h */
+typedef struct qh_topic qh_topic;                   /* bind/topic.c */
 typedef struct qh_fetcher qh_fetcher;               /* net/fetch.h */
 typedef struct qh_background qh_background;         /* bind/background.h */
 
@@ -56,6 +57,7 @@ struct qh_lua {
     bool is_failed;                                 /* the newest load is last_failure */
     qh_fetcher *fetcher;                            /* made by the first fetch */
     struct qh_shareds *shareds;                     /* shared.h */
+    qh_topic *topics;                               /* with listeners */
     int n_fetches;                                  /* at work */
     qh_generation *generations[QH_GENERATION_BUCKETS]; /* by job id */
 };

@@ -50,6 +50,7 @@ void qh_bind_host(lua_State *L)
     qh_bind_store(L);
     qh_bind_fetch(L);
     qh_bind_shared(L);
+    qh_bind_topic(L);
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_dev);
     qh_module_bind(L, "is_dev");
     lua_pushboolean(L, qh_app_of(L)->lua->opts.is_test);

@@ -21,6 +21,7 @@ void qh_bind_generation(lua_State *L);  /* the metatable of generations */
 void qh_bind_background(lua_State *L);  /* c.background: start */
 void qh_bind_policy(lua_State *L);      /* c.policy: module, bind */
 void qh_bind_shared(lua_State *L);      /* c.shared: open, and the methods of shared tables */
+void qh_bind_topic(lua_State *L);       /* c.topic: publish, subscribe */
 void qh_bind_metrics(lua_State *L);     /* c.metrics: record */
 void qh_bind_fetch(lua_State *L);       /* c.fetch: start, and the metatable of fetches */
 void qh_bind_host(lua_State *L);        /* all */

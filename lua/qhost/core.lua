@@ -20,7 +20,7 @@ local core = {
   random = c.system.random, traceback = c.system.traceback, place = c.system.place, is_dev = c.is_dev,
   background = c.background and c.background.start,
   fetch = c.fetch and c.fetch.start,
-  shared = c.shared and c.shared.open, record = c.metrics.record,
+  topic = c.topic, shared = c.shared and c.shared.open, record = c.metrics.record,
   group = c.tasks.group, channel = c.channel.new,
   is_loading = c.policy and c.policy.is_loading,
   model = c.model and c.model.open, models = c.model and c.model.list,

@@ -63,6 +63,7 @@ return {
   fetch = fetch.fetch,
   upstream = upstream.new,
   fallback = fallback.new,
+  topic = tasks.topic,
   shared = shared.shared,
   persist = shared.persist,
   metrics = shared.metrics,

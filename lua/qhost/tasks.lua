@@ -155,5 +155,27 @@ function M.every(seconds, fn, opts)
   core.background(opts and opts.name or "every " .. core.place(), fn, seconds)
 end
 
+---@class qhost.Topic
+local Topic = {}
+Topic.__index = Topic
+Topic.__name = "qhost.Topic"
+
+--- The topic of that name, in all generations.
+---@param name string
+---@return qhost.Topic
+function M.topic(name)
+  if type(name) ~= "string" then error("qh.topic takes a name", 2) end
+  if not core.topic then error("qh.topic: there is no host here", 2) end
+  return setmetatable({ name = name }, Topic)
+end
+
+--- Tell all who listen now; returns how many they are. Does not wait.
+function Topic:publish(value) return core.topic.publish(self.name, value) end
+
+--- Listen from now on, until the task ends or closes it.
+---@param size? integer  messages that may wait; 64
+function Topic:subscribe(size) return core.topic.subscribe(self.name, size) end
+
+M.Topic = Topic
 M.Task = Task
 return M

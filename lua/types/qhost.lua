@@ -966,6 +966,39 @@ function Channel:close() end
 ---@return integer
 function Channel:len() end
 
+---@class qhost.Topic  what one publishes, all who listen hear, those of other generations too
+local Topic = {}
+
+--- The topic of that name.
+---@param name string
+---@return qhost.Topic
+function qh.topic(name) end
+
+--- Tell all who listen now. Plain data, at most 1 MiB; nobody is waited for.
+---@param value any
+---@return integer listeners
+function Topic:publish(value) end
+
+--- Listen from now on: for value in topic:subscribe() do. It ends with the task. Whoever is too slow loses
+--- the oldest of `size` (64) messages that wait, 8 MiB at most.
+---@param size? integer
+---@return qhost.Subscription
+function Topic:subscribe(size) end
+
+---@class qhost.Subscription
+local Subscription = {}
+
+--- The oldest message that waits; while there is none, wait. nil: closed (waits).
+---@return any
+function Subscription:recv() end
+
+--- How many messages were lost so far.
+---@return integer
+function Subscription:lost() end
+
+--- Listen no more.
+function Subscription:close() end
+
 -- Data in memory -------------------------------------------------------------------------------------
 
 ---@class qhost.Shared  values that all requests and all generations share, until the server ends

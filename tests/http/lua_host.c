@@ -138,9 +138,9 @@ static void print_stats(void)
 {
     qh_lua_state s = qh_lua_get_state(H.lua);
     qh_server_counts c = qh_server_count(H.server);
-    printf("{\"generation\":%d,\"generations\":%d,\"requests\":%d,\"heap\":%zu,\"conns\":%d,"
+    printf("{\"generation\":%d,\"generations\":%d,\"requests\":%d,\"tasks\":%d,\"heap\":%zu,\"conns\":%d,"
            "\"exchanges\":%d,\"failed\":%s,\"engines\":[",
-           s.generation, s.n_generations, s.n_requests, s.heap_bytes, c.n_conns, c.n_exchanges,
+           s.generation, s.n_generations, s.n_requests, s.n_tasks, s.heap_bytes, c.n_conns, c.n_exchanges,
            s.last_error ? "true" : "false");
     for (int i = 0; i < H.n_models; i++) {
         qh_engine_stats e;

@@ -122,6 +122,55 @@ def test_metrics_have_names_kinds_and_a_limit(host):
     assert run(host, "local kept for i = 1, 1100 do kept = qh.metrics.count('flood', 1, { i = i }) end return kept, qh.metrics.count 'orders_total'") == [False, True]
 
 
+def test_topics_reach_all_who_listen(host):
+    assert run(host, """
+      local t, out = qh.topic "news", {}
+      local first = t:publish "nobody hears"
+      local a, b = t:subscribe(), t:subscribe(2)
+      qh.spawn(function() for v in a do out[#out + 1] = v.n end end)
+      for i = 1, 5 do t:publish { n = i } end
+      qh.sleep(0.001)
+      return first, t:publish { n = 6 }, table.concat(out), b:lost(), b:recv().n, b:recv().n, b:close() == nil, b:recv() == nil, t:publish(1)""") == \
+        [0, 2, "12345", 4, 5, 6, True, True, 1]
+    got = run(host, """
+      local t = qh.topic "mem" local s = t:subscribe(1000) local big = ("x"):rep(1000000)
+      for i = 1, 100 do t:publish(big .. i) qh.sleep(0) end return s:lost() > 90, #s:recv() > 1000000""")
+    assert got == [True, True]
+    assert "at most 1 MiB" in fails(host, "qh.topic('x'):publish(('x'):rep(1100000))")[1]
+    assert "topic:publish" in fails(host, "qh.topic('x'):publish(print)")[1]
+    assert fails(host, "qh.topic(''):subscribe()")[0] is False and fails(host, "qh.topic('x'):subscribe(0)")[0] is False
+
+
+def test_a_topic_reaches_older_generations():
+    app = """
+    local qh = require "qhost"
+    local app = qh.app()
+    app:get("/listen", function(_, res)
+      local s = qh.topic("t"):subscribe()
+      res:write "listening "
+      return res:write(s:recv().text)
+    end)
+    app:get("/say", function(_, res) return res:json { n = qh.topic("t"):publish { text = "from %d" } } end)
+    return app
+    """
+    with Host(app % 1) as h:
+        h.wait_log("app.loaded gen=1")
+        with h.connect() as s:
+            s.sendall(b"GET /listen HTTP/1.1\r\nHost: a\r\n\r\n")
+            data = s.recv(1000)
+            while b"listening" not in data:
+                data += s.recv(1000)
+            h.write("app.lua", app % 2)
+            h.wait_log("app.loaded gen=2")
+            assert json.loads(h.get("/say").body) == {"n": 1}
+            while b"from 2" not in data:
+                piece = s.recv(1000)
+                assert piece
+                data += piece
+        h.wait_stats(lambda s: s["requests"] == 0 and s["generations"] == 1)
+        assert json.loads(h.get("/say").body) == {"n": 0}
+
+
 def test_what_survives_a_reload():
     app = """
     local qh = require "qhost"

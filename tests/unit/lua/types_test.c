@@ -50,6 +50,8 @@ static const char COLLECT[] =
     "add('Shared', debug.getregistry()['qhost.Shared'].__index, ':')\n"
     "add('Upstream', library('qhost.upstream').Upstream, ':')\n"
     "add('Fallback', library('qhost.fallback').Fallback, ':')\n"
+    "add('Topic', library('qhost.tasks').Topic, ':')\n"
+    "add('Subscription', debug.getregistry()['qhost.Subscription'].__index, ':')\n"
     "add('Reply', library('qhost.fetch').Reply, ':')\n"
     "add('Task', library('qhost.tasks').Task, ':')\n"
     "add('Agent', library('qhost.agent').Agent, ':')\n"
@@ -92,6 +94,7 @@ TEST(every_binding_has_an_entry_and_every_entry_a_binding)
     f.limits = (qh_task_limits){.slice_us = 2000};
     qh_vm_privileged_begin(f.vm);
     qh_bind_shared(L);                          /* what only a host has */
+    qh_bind_topic(L);
     if (luaL_loadbufferx(L, COLLECT, sizeof COLLECT - 1, "=collect", "t"))
         fail_msg("%s", lua_tostring(L, -1));
     lua_pushcfunction(L, luaopen_debug);
