@@ -28,6 +28,31 @@ static bool is_test_file(const char *name)
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+/* Several apps may share a folder: once APP_test.lua is there, files with other names are left out. */
+static void keep_own(file_list *l, const char *app_path)
+{
+    const char *slash = strrchr(app_path, '/'), *leaf = slash ? slash + 1 : app_path;
+    size_t n = strcspn(leaf, ".");
+    int n_own = 0;
+    bool has_main = false;
+    for (int i = 0; i < l->n; i++) {
+        slash = strrchr(l->paths[i], '/');
+        const char *name = slash ? slash + 1 : l->paths[i];
+        has_main |= strncmp(name, leaf, n) == 0 && strcmp(name + n, "_test.lua") == 0;
+    }
+    for (int i = 0; has_main && i < l->n; i++) {
+        slash = strrchr(l->paths[i], '/');
+        const char *name = slash ? slash + 1 : l->paths[i];
+        if (strncmp(name, leaf, n) == 0 && name[n] == '_') {
+            l->paths[n_own++] = l->paths[i];
+            continue;
+        }
+        fprintf(stderr, "qhost: %s is left out: its name does not begin with %.*s_\n", name, (int)n, leaf);
+        qh_free(l->paths[i]);
+    }
+    if (has_main) l->n = n_own;
+}
+
 /* The test files in the folder of the app. */
 static void find_files(file_list *l, const char *app_path)
 {
@@ -44,6 +69,7 @@ static void find_files(file_list *l, const char *app_path)
     if (d) closedir(d);
     qh_free(folder);
     qsort(l->paths, (size_t)l->n, sizeof *l->paths, by_name);
+    keep_own(l, app_path);
 }
 
 static int remove_entry(const char *path, const struct stat *sb, int type, struct FTW *where)
@@ -84,8 +110,9 @@ int qh_cmd_test(int argc, char **argv)
         {0}};
     const qh_opt_spec spec = {
         "qhost test APP.lua [FILE_test.lua...] [options]",
-        "Run the tests of an app: the files given, else all *_test.lua beside it. No model is loaded and nothing\n"
-        "leaves the process: tests say what models, other servers, tools and the clock do (qh.mock).\n"
+        "Run the tests of an app: the files given, else APP_test.lua and APP_*_test.lua beside it, or, when there is\n"
+        "no APP_test.lua, all *_test.lua there. No model is loaded and nothing leaves the process: tests say what\n"
+        "models, other servers, tools and the clock do (qh.mock).\n"
         "Exit code 0: all passed; 1: some failed; 2: there are no tests.", opts, 1, MAX_FILES};
     const char *args[argc];
     int n_args, rc = qh_opts_parse(&spec, argc, argv, args, &n_args);

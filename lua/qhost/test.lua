@@ -1,4 +1,4 @@
---- test.lua: tests of an app: `qhost test app.lua` runs the files *_test.lua beside it.
+--- test.lua: what the test files of an app use; `qhost test app.lua` runs them.
 ---
 ---     local test, qh = require "qhost.test", require "qhost"
 ---     test.test("greets", function()

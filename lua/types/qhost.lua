@@ -1485,8 +1485,8 @@ function qh.crypto.hex.decode(text) end
 
 -- Tests -------------------------------------------------------------------------------------------------
 
---- `qhost test app.lua` runs the files *_test.lua beside the app, or those given. Each file gets the app loaded anew;
---- nothing leaves the process: models repeat what the user said, fetches fail, unless the test says otherwise.
+--- `qhost test app.lua` runs app_test.lua and app_*_test.lua beside it (without an app_test.lua, all *_test.lua), or
+--- the files given. Each file gets the app loaded anew; nothing leaves the process: models repeat what the user said, fetches fail, unless the test says otherwise.
 ---
 ---     local test, qh = require "qhost.test", require "qhost"
 ---     test.test("the agent asks for the weather", function()

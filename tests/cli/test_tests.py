@@ -215,10 +215,22 @@ def test_bad_tests_tell_what_and_where(cli, folder, tmp_path):
 
 
 def test_the_tests_of_the_examples_pass(cli):
-    for app in ROOT.glob("examples/*.lua"):
-        if app.with_name(app.stem + "_test.lua").exists():
-            r = cli.run("test", app, app.with_name(app.stem + "_test.lua"))
-            assert " 0 failed" in r.stdout and not r.stdout.startswith("0 passed")
+    tests = sorted(ROOT.glob("examples/*_test.lua"))
+    assert len(tests) >= 5
+    for test in tests:
+        r = cli.run("test", test.with_name(test.name.replace("_test", "")), env={"MODEL": "any"} if test.stem != "hello_test" else None)
+        assert r.stdout.splitlines()[0] == str(test) and " 0 failed" in r.stdout and "\n0 passed" not in r.stdout
+
+
+def test_apps_may_share_a_folder(cli, folder, tmp_path):
+    one = 'local t = require "qhost.test" t.test("x", function() end)'
+    folder("users_test.lua", one)
+    assert "users_test.lua" in cli.run("test", tmp_path / "app.lua").stdout
+    folder("app_test.lua", one)
+    folder("app_more_test.lua", one)
+    r = cli.run("test", tmp_path / "app.lua")
+    assert "2 passed" in r.stdout and "users_test.lua" not in r.stdout
+    assert "users_test.lua is left out: its name does not begin with app_" in r.stderr
 
 
 def test_a_filter_and_all_files_beside_the_app(cli, folder, tmp_path):
