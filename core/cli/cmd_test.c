@@ -47,9 +47,11 @@ static void keep_own(file_list *l, const char *app_path)
             l->paths[n_own++] = l->paths[i];
             continue;
         }
-        fprintf(stderr, "qhost: %s is left out: its name does not begin with %.*s_\n", name, (int)n, leaf);
         qh_free(l->paths[i]);
     }
+    if (has_main && n_own < l->n)
+        fprintf(stderr, "qhost: %d other test files beside it are left out: their names do not begin with %.*s_\n",
+                l->n - n_own, (int)n, leaf);
     if (has_main) l->n = n_own;
 }
 
