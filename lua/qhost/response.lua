@@ -61,10 +61,6 @@ local function begin(res, content_type)
   res.x:begin(res.code, res.fields)
 end
 
---- Whether the head has gone out: status and headers can be changed no more.
----@return boolean
-function Response:is_begun() return self.x:is_begun() end
-
 --- Send a piece of a reply of unknown length. Yields while the client is slow.
 ---@param text string
 function Response:write(text)

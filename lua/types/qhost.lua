@@ -241,10 +241,6 @@ function Response:text(text) end
 ---@return qhost.Response
 function Response:html(html) end
 
---- Whether the head has gone out: status and headers can be changed no more, and no other reply be sent.
----@return boolean
-function Response:is_begun() end
-
 --- Send a piece of a reply whose length is not known (waits while the client is slow).
 ---@param text string
 ---@return qhost.Response
