@@ -3,6 +3,7 @@ import concurrent.futures
 import json
 import os
 import random
+import re
 import signal
 import socket
 import ssl
@@ -294,3 +295,20 @@ def test_cold_start_is_quick(qhost, smollm):
         times.append(time.monotonic() - t)
         assert server.stop() == 0
     print(f"cold start to /health 200: {sorted(times)[1]:.2f} s (median of 3)")
+
+
+def test_a_save_that_names_a_model_too_large_is_refused_with_the_numbers(qhost, tmp_path, smollm):
+    """A new model is loaded before the app that names it serves."""
+    app, script = tmp_path / "app.lua", tmp_path / "model.lua"
+    script.write_text("return { reply = function() return 'x' end }\n")
+    text = 'local qh = require "qhost"\nlocal m = qh.model "%s"\nreturn qh.app():get("/name", function(_, res) return res:text "%s" end)\n'
+    app.write_text(text % ("small", "small"))
+    server = Server(qhost, app, "--model", f"small=scripted:{script}", "--model", f"big={smollm}", "--kv-memory", "10000000")
+    try:
+        app.write_text(text % ("big", "big"))
+        line = server.wait_for("app.failed", 20)
+        assert "app.lua:2" in line and re.search(r"\d+(\.\d+)? [MG]B", line), line
+        assert server.get("/name")[2] == "small"
+        assert "MB" in json.loads(server.get("/qhost/reload")[2])["last_error"]["message"]
+    finally:
+        assert server.stop() == 0

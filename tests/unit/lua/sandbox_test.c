@@ -77,6 +77,86 @@ TEST(escape_attempts_are_refused)
     fixture_close(&f);
 }
 
+/* What a script may try in order to get out, to run without limits, or to reach the host: each fails
+ * with the words given, or returns the value that shows that nothing happened. */
+TEST(a_table_of_escapes_and_what_becomes_of_each)
+{
+    static const struct {
+        const char *source, *result;
+    } RETURNS[] = {
+        /* bytecode */
+        {"return tostring(string.dump)", "nil"},
+        {"local n = 0 return select(2, load(function() n = n + 1 return n == 1 and '\\27Lua' or nil end, 'x', 'b'))",
+         "attempt to load"},
+        {"local f = load('return 1', '=x', 'bt') return f()", "1"},
+        /* the metatable of strings */
+        {"return tostring(getmetatable('').__index)", "attempt to index a boolean"},
+        {"return tostring(pcall(setmetatable, '', {}))", "false"},
+        {"return tostring(pcall(function() string.upper = 1 end)) .. ('a'):upper()", "falseA"},
+        {"return tostring(pcall(rawset, getmetatable(_G), '__index', 1))", "false"},
+        /* debug, package, io, os */
+        {"return tostring(debug) .. tostring(package) .. tostring(io)", "nilnilnil"},
+        {"return tostring(os.execute) .. tostring(os.exit) .. tostring(os.getenv)", "nilnilnil"},
+        {"return select(2, pcall(require, '/etc/passwd'))", "no"},
+        {"return select(2, pcall(require, '..up'))", "no"},
+        {"return select(2, pcall(require, 'qhost.nothing'))", "not part of the qhost library"},
+        /* _ENV */
+        {"local _ENV = {} x = 1 return x", "1"},
+        {"local f = load('x = 1 return _ENV', 'c', 't', {}) return type(f().x)", "number"},
+        {"return select(2, pcall(load('y = 1', 'c')))", "no global variables"},
+        {"local function f() local _ENV <const> = {} return tostring(print) end return pcall(f)", "false"},
+        /* __gc and __close */
+        {"return select(2, pcall(setmetatable, {}, {__gc = 1}))", "__gc is not available"},
+        {"local t = setmetatable({}, {}) getmetatable(t).__gc = function() error 'ran' end t = nil "
+         "collectgarbage() return 'nothing ran'", "nothing ran"},
+        {"return select(2, pcall(function() local x <close> = 5 end))", "non-closable value"},
+        {"return select(2, pcall(function() local x <close> = setmetatable({}, {__close = function() "
+         "error 'in close' end}) error 'first' end))", "in close"},
+        /* errors that are objects */
+        {"local e = setmetatable({}, {__tostring = function() error 'again' end, __index = error}) "
+         "return select('#', pcall(error, e))", "2"},
+        {"return select(2, xpcall(error, function(m) return xpcall(error, error, m) end, 1))", "false"},
+        {"local co = coroutine.create(error) return type(select(2, coroutine.resume(co, {})))", "table"},
+        /* sizes */
+        {"return select(2, pcall(table.unpack, {}, 1, 1 << 40))", "too many results"},
+        {"return select(2, pcall(table.unpack, {}, math.mininteger, math.maxinteger))", "too many results"},
+        {"return select(2, pcall(string.rep, 'x', math.maxinteger))", "too large"},
+        {"return #string.rep('', 1 << 40)", "0"},
+        {"return select(2, pcall(table.concat, setmetatable({}, {__len = function() return 1 << 40 end})))",
+         "invalid value"},
+        {"return select(2, pcall(string.format, '%' .. ('0'):rep(200) .. 'd', 1))", "invalid"},
+        {"return select(2, pcall(utf8.char, -1))", "value out of range"},
+        {"return select(2, pcall(string.pack, 'i17', 1))", "out of limits"},
+        /* comparisons that lie */
+        {"local t = {} for i = 1, 200 do t[i] = i * 7 % 31 end "
+         "return select(2, pcall(table.sort, t, function() return true end))", "invalid order function"},
+        {"local t = {} for i = 1, 200 do t[i] = i end "
+         "pcall(table.sort, t, function(a, b) t[a] = nil return false end) return 'done'", "done"},
+        {"local t = {3, 2, 1} return select(2, pcall(table.sort, t, function() error 'no' end))", "no"},
+        {"local t = {3, 1, 2} pcall(table.sort, t, function() error 'no' end) "
+         "local co = coroutine.wrap(function() coroutine.yield 'yields' end) return co()", "yields"},
+        {"return select(2, pcall(table.sort, {3, 2, 1}, function() coroutine.yield() end))", "yield"},
+        /* turns */
+        {"return select(2, pcall(string.gsub, 'x', 'x', function() coroutine.yield() end))", "yield"},
+        {"local function deep(n) return n == 0 and 'up' or (pcall(deep, n - 1) and 'down') end "
+         "return select(2, pcall(deep, 1e5))", ""},
+    };
+    fixture f = fixture_open(NULL);
+    int n_bad = 0;
+    f.limits.heap_bytes = 16 << 20;
+    for (size_t i = 0; i < sizeof RETURNS / sizeof *RETURNS; i++) {
+        outcome o = run(&f, RETURNS[i].source);
+        bool is_as_told = strstr(qh_str_z(&o.text), RETURNS[i].result) != NULL;
+        n_bad += !is_as_told;
+        if (!is_as_told)
+            print_error("%s\n  gives %s\n  not   %s\n", RETURNS[i].source, qh_str_z(&o.text),
+                        RETURNS[i].result);
+        qh_str_deinit(&o.text);
+    }
+    CHECK_INT(n_bad, 0);
+    fixture_close(&f);
+}
+
 TEST(load_takes_reader_functions)
 {
     fixture f = fixture_open(NULL);
