@@ -7,6 +7,9 @@
 
 /* A pause shorter than this costs the job nothing; a longer one makes it the first to be preempted. */
 enum { STALL_US = 200000 };
+/* Turns go out so many together: one wakeup of the policy's thread for all of them, while the draws of the
+ * rest of the batch go on beside it. */
+enum { TURNS_TOGETHER = 8 };
 /* A turn that found no room is sent again after so long. */
 enum { RETRY_US = 1000 };
 /* Queue heads shown to the scheduler in one step: each costs a walk through the prefix cache. */
@@ -29,6 +32,8 @@ struct qh_core {
     int n_running, n_queued;                /* n_queued: jobs that have not started */
     int64_t next_order, wake_us;
     bool is_failed, has_untold;
+    qh_choice *asking[TURNS_TOGETHER];      /* their turns are made up in this step and not out yet */
+    int n_asking;
     int n_asked, n_due;         /* turns that are out, see step.h */
     int n_answered;             /* tokens that policies gave since they were counted */
     int64_t n_steps, step_us;   /* batches computed; time of the last one */
@@ -251,6 +256,13 @@ static void send_turn(qh_core *c, qh_choice *ch)
     ch->place = QH_TURN_UNSENT;
     if (st != QH_AGAIN)
         finish(c, ch, QH_FINISH_ERROR, st, "nobody runs the policy any more: the server is closing");
+}
+
+static void send_turns(qh_core *c)
+{
+    for (int i = 0; i < c->n_asking; i++)
+        if (c->asking[i]->place == QH_TURN_UNSENT) send_turn(c, c->asking[i]);
+    c->n_asking = 0;
 }
 
 void qh_core_take_turn(qh_core *c, qh_turn *t)
@@ -519,7 +531,8 @@ static int draw_one(qh_core *c, qh_choice *ch, const float *logits)
     if (ch->state != QH_CHOICE_RUNNING) return 0;
     qh_choice_draw(ch, &c->env, logits, now_us(c));
     if (!ch->job->gen->policy) return 1;
-    if (ch->place == QH_TURN_UNSENT) send_turn(c, ch);
+    c->asking[c->n_asking++] = ch;
+    if (c->n_asking == TURNS_TOGETHER) send_turns(c);
     return 0;
 }
 
@@ -569,6 +582,7 @@ static bool run_batch(qh_core *c)
     c->n_due = 0;
     if (compute(c, &logits))
         for (int i = 0; i < c->batch.step.n_seqs; i++) n_drawn += take_result(c, i, logits);
+    send_turns(c);
     c->step_us = now_us(c) - begin;
     qh_stats_step(&c->stats, c->batch.step.n_rows, n_drawn, c->step_us);
     return true;
