@@ -322,6 +322,7 @@ qh_status qh_lua_check(const char *app_path, const char *lib_dir,
     if (st) return st;
     qh_lua_opts opts = {.app_path = app_path,
                         .lib_dir = lib_dir,
+                        .data_dir = ".",        /* a load opens no store, so nothing is made there */
                         .loop = loop,
                         .resolve_model = pass_question,
                         .on_app = check_over,

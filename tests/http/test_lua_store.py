@@ -1,7 +1,9 @@
 """qh.store: what is kept, what is refused, and what is left after kill -9."""
 import json
+import pathlib
 import random
 import sqlite3
+import subprocess
 import threading
 import time
 import urllib.request
@@ -276,3 +278,11 @@ def test_qhost_serve_keeps_data_from_one_start_to_the_next(serve, tmp_path, monk
                 assert reply.read() == want
             assert server.stop() == 0
         assert len(list(tmp_path.glob(folder + "/n.db"))) == 1
+
+
+def test_qhost_check_takes_an_app_with_stores_and_makes_none(qhost, tmp_path):
+    (tmp_path / "app.lua").write_text('local qh = require "qhost" qh.store "n" local app = qh.app() app:on("start", function() '
+                                      'qh.store("n"):set("a", 1) end) return app')
+    run = subprocess.run([pathlib.Path(qhost).resolve(), "check", "app.lua"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["app.lua"]
