@@ -9,10 +9,16 @@ local CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}
 local CONTROL = { ["<|endoftext|>"] = 256, ["<|im_start|>"] = 257, ["<|im_end|>"] = 258 }
 local CONTROL_TEXT = { [256] = "<|endoftext|>", [257] = "<|im_start|>", [258] = "<|im_end|>" }
 local CONTEXT = 32768
-local IDLE = 0.005               -- seconds of real time in which nothing happens before virtual time jumps
+local IDLE_TURNS = 30            -- turns of the loop in which nothing happens before virtual time jumps
 
 local core, real                 -- real: what core had
 local state                      -- of the test at work
+
+--- Something happens, so virtual time stands still.
+local function touch()
+  local clock = state and state.clock
+  if clock then clock.version = clock.version + 1 end
+end
 
 -- Tokens: bytes and three control tokens ---------------------------------------------------------------
 
@@ -95,6 +101,7 @@ Generation.__close = function(g) g.events = {} end
 function Generation:cancel() self.events = {} end
 
 function Generation:next()
+  touch()
   if #self.events > 0 then real.sleep(0) end               -- as a model, it lets the others go on
   return table.remove(self.events, 1)
 end
@@ -202,6 +209,7 @@ local function asked(url, opts)
 end
 
 local function fetch(url, opts)
+  touch()
   local request = asked(url, opts or {})
   state.fetched[#state.fetched + 1] = request
   for i = #state.fetches, 1, -1 do
@@ -262,24 +270,40 @@ local function wake_first(clock, until_)
   move_to(clock, math.max(sleeper.at, clock.mono))
   clock.version = clock.version + 1
   sleeper.channel:send(true)
-  settle()
   return true
 end
 
 local function advance(clock, seconds)
   local target = clock.mono + seconds
   settle()
-  while wake_first(clock, target) do end
+  while wake_first(clock, target) do settle() end
   move_to(clock, target)
 end
 
---- While nothing else happens, time goes to the next who sleeps. Runs until it is cancelled.
+--- While nothing else happens, time goes to the next who sleeps. Turns are counted, not real time, so a busy machine
+--- changes nothing. Runs until it is cancelled.
 local function run_clock(clock)
-  local seen
+  local seen, n_turns = nil, 0
   while true do
-    real.sleep(IDLE)
-    if clock.version == seen and clock.is_auto then wake_first(clock, math.huge) end
+    local is_busy = state and state.n_pending > 0
+    real.sleep((is_busy or #clock.sleepers == 0) and 0.0005 or 0)
+    if is_busy or clock.version ~= seen then n_turns = 0 else n_turns = n_turns + 1 end
     seen = clock.version
+    if n_turns >= IDLE_TURNS and wake_first(clock, math.huge) then n_turns = 0 end
+  end
+end
+
+--- The calls of a store are real, and time stands still while one is under way.
+local function counted(run)
+  return function(...)
+    local s = state
+    if not s then return run(...) end
+    s.n_pending = s.n_pending + 1
+    local _ <close> = setmetatable({}, { __close = function()
+      s.n_pending = s.n_pending - 1
+      touch()
+    end })
+    return run(...)
   end
 end
 
@@ -295,6 +319,7 @@ function M.install(into)
   core.model = open_model
   core.models = function() return {} end
   core.fetch = fetch
+  if core.store then core.store = { open = core.store.open, run = counted(core.store.run) } end
   core.background = function(name, fn, period)
     if not state then
       M.periodic[#M.periodic + 1] = { name = name, fn = fn, period = period }
@@ -311,7 +336,8 @@ end
 
 --- Begin a test: nothing is mocked. spawn(name, fn): runs work that requests leave behind.
 function M.begin(spawn)
-  state = { models = {}, prompts = {}, fetches = {}, fetched = {}, tools = {}, logs = {}, spawn = spawn }
+  state = { models = {}, prompts = {}, fetches = {}, fetched = {}, tools = {}, logs = {}, spawn = spawn,
+    n_pending = 0 }
   return state
 end
 

@@ -60,7 +60,7 @@ function M.clock(opts)
   local clock = { wall = opts and opts.at or 1700000000, mono = 0, sleepers = {}, version = 0,
     is_auto = not (opts and opts.auto == false) }
   s.clock = clock
-  s.spawn("the clock", function() doubles.run_clock(clock) end)
+  if clock.is_auto then s.spawn("the clock", function() doubles.run_clock(clock) end) end
   for _, p in ipairs(doubles.periodic or {}) do
     if p.period then
       s.spawn(p.name, function()

@@ -36,6 +36,13 @@ APP = """
       s:set("n", (s:get "n" or 0) + 1)
       res:json(s:get "n")
     end)
+    app:get("/steady", function(_, res)
+      local ok, message = qh.timeout(1, function()
+        for i = 1, 50 do qh.store("c"):set("k", i) end
+        return llm:chat { prompt = ("word "):rep(300) }.text
+      end)
+      res:text(ok and "done" or message)
+    end)
     app:get("/later", function(_, res)
       qh.background("later", function() error "in the background" end)
       res:text "ok"
@@ -63,6 +70,11 @@ GOOD = """
       test.equal(clock:now(), 3600)
       test.equal(test.request { path = "/timeout" }.body, "timed out after 30 s")
       test.equal(clock:now(), 3630)
+    end)
+    test.test("time stands still while stores and models are at work", function()
+      local clock = qh.mock.clock { at = 0 }
+      test.equal(test.request { path = "/steady" }.body, "done")
+      test.equal(clock:now(), 0)
     end)
     test.test("time moves by hand", function()
       local clock, woken = qh.mock.clock { at = 100, auto = false }, {}
@@ -151,8 +163,8 @@ def test_good_tests_pass(cli, folder, tmp_path):
     folder("app_test.lua", GOOD)
     r = cli.run("test", tmp_path / "app.lua")
     lines = r.stdout.splitlines()
-    assert lines[-1] == "10 passed, 0 failed, 1 skipped", r.stdout
-    assert "SKIP  left out (not today)" in lines and sum(line.startswith("ok    ") for line in lines) == 10
+    assert lines[-1] == "11 passed, 0 failed, 1 skipped", r.stdout
+    assert "SKIP  left out (not today)" in lines and sum(line.startswith("ok    ") for line in lines) == 11
 
 
 FETCHING = """
