@@ -102,7 +102,7 @@ def test_what_goes_wrong_in_a_child_is_the_answer(host):
         start = time.time()
         r = host.get(path)
         assert (r.status, error_of(r)["code"], r.fields["x-should-retry"]) == (500, code, "false"), path
-        assert time.time() - start < 2, path
+        assert time.time() - start < 20, path   # 100 ms of CPU, however busy the machine is; not for ever
     line = 2 + APP[:APP.index("/child_fails")].count("\n") - 1
     assert f"app.lua:{line}: attempt to index a nil value (local 't')" in host.log()
 
