@@ -5,6 +5,9 @@
 #include "host/host.h"
 #include <stdlib.h>
 
+/* An empty key is no key: a variable that is set to nothing must not open the service to others. */
+static const char *key_or_null(const char *key) { return key && *key ? key : NULL; }
+
 int qh_cmd_serve(int argc, char **argv)
 {
     qh_opt_list models = {.n = 0};
@@ -48,6 +51,8 @@ int qh_cmd_serve(int argc, char **argv)
     int n_args, rc = qh_opts_parse(&spec, argc, argv, args, &n_args);
     if (rc >= 0) return rc;
     o.app_path = args[0];
+    o.api_key = key_or_null(o.api_key);
+    o.admin_key = key_or_null(o.admin_key);
     o.models = models.items;
     o.n_models = models.n;
     o.allow_net = allow_net.items;
