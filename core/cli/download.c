@@ -39,8 +39,8 @@ typedef struct {
     qh_timer *retry;
     bool is_canceled, is_over;
     bool is_retryable;                  /* the last failure may pass */
-    int n_retries;                      /* since bytes last came */
-    int64_t n_bytes_before;             /* at the start of this attempt */
+    int n_retries;                      /* since an attempt last got further than all before it */
+    int64_t furthest_bytes;             /* n_bytes of the one that got furthest in this run */
     int wait_ms;                        /* the server asked for */
     bool restarts;                      /* the range cannot be had: begin again at 0 */
     qh_status st;
@@ -66,7 +66,7 @@ static qh_status hash_fd(qh_sha256 *h, int fd, const char *path, int64_t *n_byte
 static qh_status hash_file(const char *path, char hex[QH_SHA256_HEX_BYTES], qh_err *err)
 {
     int64_t n;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);     /* a FIFO's writer is not waited for */
     if (fd < 0) return qh_fail(err, QH_EIO, "%s: %s", path, strerror(errno));
     qh_sha256 *h = qh_sha256_new();
     qh_status st = hash_fd(h, fd, path, &n, err);
@@ -209,10 +209,14 @@ static void end_transfer(download *d, qh_status st)
     qh_loop_stop(d->loop);
 }
 
-/* An attempt failed with d->err set: once more, or give up. */
+/* An attempt failed with d->err set: once more, or give up. Bytes that had come before count for
+ * nothing: a server that sends all again and never its end must not be asked for ever. */
 static void retry_or_end(download *d, qh_status st)
 {
-    if (d->n_bytes > d->n_bytes_before) d->n_retries = 0;
+    if (d->n_bytes > d->furthest_bytes) {
+        d->furthest_bytes = d->n_bytes;
+        d->n_retries = 0;
+    }
     if (!d->is_retryable || d->n_retries >= MAX_RETRIES) {
         end_transfer(d, st);
         return;
@@ -351,7 +355,6 @@ static void begin_attempt(void *arg)
     d->st = QH_OK;
     if (d->n_bytes && (d->restarts || !d->tag[0])) d->st = part_truncate(d);
     d->restarts = false;
-    d->n_bytes_before = d->n_bytes;
     fields[n++] = (qh_http_field){"Accept", "*/*"};
     if (d->opts->token) {
         snprintf(auth, sizeof auth, "Bearer %s", d->opts->token);
@@ -406,7 +409,7 @@ static qh_status copy(download *d)
 {
     struct stat sb;
     const char *from = d->opts->source_path;
-    int fd = open(from, O_RDONLY | O_CLOEXEC);
+    int fd = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return qh_fail(d->err, errno == ENOENT ? QH_ENOTFOUND : QH_EIO, "%s: %s", from, strerror(errno));
     qh_status st = part_truncate(d);
     if (!st && (fstat(fd, &sb) || !S_ISREG(sb.st_mode)))

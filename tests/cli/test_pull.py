@@ -168,6 +168,14 @@ def test_lost_connections_are_taken_up_by_themselves(hub, pull):
     assert err.count("again in") == 3 and time.time() - start > 2.5
 
 
+def test_a_server_that_always_stops_at_the_same_byte_is_given_up(hub, pull):
+    """Without a tag each attempt begins at 0 and gets bytes, but none gets further than the one before: 31 s of pauses."""
+    hub.repos["o/r"] = {"m.gguf": File(noise(100_000), linked=False, etag=None, cuts=[60_000] * 80)}
+    _, err = pull(f"{hub.store_url}/o/r/m.gguf", code=1)
+    pauses = [line.split("again in ")[1] for line in err.splitlines() if "again in" in line]
+    assert pauses == ["1.0 s", "2.0 s", "4.0 s", "8.0 s", "16.0 s"] and len(hub.transfers()) == 6
+
+
 def test_a_killed_transfer_goes_on_later(hub, pull):
     f = File(noise(400_000), cuts=[150_000] + [0] * 10)
     hub.repos["o/r"] = {"m.gguf": f}
@@ -403,6 +411,14 @@ def test_local_files_are_copied_whole(pull, tmp_path):
     assert "SHA-256 is" in pull(f"file:{tmp_path}/one.gguf", "--force", "--sha256", "0" * 64, code=1)[1]
     assert (pull.folder / "one.gguf").read_bytes() == data + b"longer"
     assert not [n for n in pull.names() if "part" in n]
+
+
+def test_a_local_source_that_is_no_file_is_refused_at_once(pull, tmp_path):
+    os.mkfifo(tmp_path / "m.gguf")
+    (tmp_path / "d.gguf").mkdir()
+    for name in ("m.gguf", "d.gguf"):
+        assert "not a regular file" in pull(f"file:{tmp_path}/{name}", code=1)[1]
+    assert pull.names() == []
 
 
 # ---- the bar ----
