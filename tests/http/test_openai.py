@@ -125,7 +125,7 @@ def test_logit_bias_bans_and_forces(client):
     (dict(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]), "messages"),
     (dict(tool_choice="required", tools=[{"type": "function", "function": {"name": "f"}}]), "tool_choice"),
     (dict(response_format={"type": "json_object"}), "response_format"), (dict(top_logprobs=3), "top_logprobs"),
-    (dict(logit_bias={"x": 1}), "logit_bias"),
+    (dict(logit_bias={"x": 1}), "logit_bias"), (dict(logit_bias={"-1": 1}), "logit_bias"), (dict(logit_bias=[1, 2]), "logit_bias"),
 ])
 def test_what_cannot_be_honoured_is_refused_with_its_name(client, change, param):
     with pytest.raises(openai.BadRequestError) as e:

@@ -72,8 +72,8 @@ local function logit_bias(body)
   if not v then return nil end
   local out = {}
   for key, bias in pairs(v) do
-    local id = math.tointeger(tonumber(key))
-    if not id then refuse("logit_bias", ("'logit_bias': %q is no token id"):format(tostring(key))) end
+    local id = type(key) == "string" and math.tointeger(tonumber(key))      -- a list has integer keys
+    if not id or id < 0 then refuse("logit_bias", ("'logit_bias': %q is no token id"):format(tostring(key))) end
     if type(bias) ~= "number" or bias < -100 or bias > 100 then
       refuse("logit_bias", ("'logit_bias'[%d] is no number from -100 to 100"):format(id))
     end
