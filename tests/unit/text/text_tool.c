@@ -3,7 +3,7 @@
  *
  *   text_tool ids GGUF [PRETOKENIZER]   stdin: texts, each a decimal length, a newline, the bytes;
  *                                       stdout: a line of ids for each, no special tokens parsed
- *   text_tool bench GGUF FILE           MB/s of processor time on one core, best of some rounds */
+ *   text_tool bench GGUF FILE [MIN]     MB/s of processor time on one core, best of some rounds; fails below MIN */
 #include "base/mapfile.h"
 #include "base/mem.h"
 #include "text/detok.h"
@@ -45,7 +45,7 @@ static int64_t cpu_us(void)
     return ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
-static int bench(const qh_tokenizer *t, const char *path)
+static int bench(const qh_tokenizer *t, const char *path, double min_mb_s)
 {
     enum { ROUNDS = 10 };
     qh_err err = {0};
@@ -69,27 +69,30 @@ static int bench(const qh_tokenizer *t, const char *path)
         if (t1 - t0 < best_us) best_us = t1 - t0;
         if (t2 - t1 < back_us) back_us = t2 - t1;
     }
-    printf("%zu bytes, %d tokens: encode %.1f MB/s, decode %.1f MB/s\n", file.len_bytes, ids.len,
-           (double)file.len_bytes / (double)best_us, (double)back.len / (double)back_us);
+    const double mb_s = (double)file.len_bytes / (double)best_us;
+    printf("%zu bytes, %d tokens: encode %.1f MB/s, decode %.1f MB/s\n", file.len_bytes, ids.len, mb_s,
+           (double)back.len / (double)back_us);
     qh_tokens_deinit(&ids);
     qh_str_deinit(&back);
     qh_mapfile_close(&file);
-    return 0;
+    if (mb_s >= min_mb_s) return 0;
+    fprintf(stderr, "encode: %.1f MB/s, expected at least %.1f\n", mb_s, min_mb_s);
+    return 1;
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: text_tool ids GGUF [PRETOKENIZER] | text_tool bench GGUF FILE\n");
+        fprintf(stderr, "usage: text_tool ids GGUF [PRETOKENIZER] | text_tool bench GGUF FILE [MIN_MB_S]\n");
         return 2;
     }
     qh_err err = {0};
     qh_tokenizer *t;
-    bool is_bench = !strcmp(argv[1], "bench") && argc == 4;
+    bool is_bench = !strcmp(argv[1], "bench") && (argc == 4 || argc == 5);
     qh_vocab *v = test_vocab_open(argv[2], is_bench ? NULL : argv[3]);
     if (!v) return fail_with(argv[2], &err);
     if (qh_tokenizer_new(&t, v, &err)) return fail_with(argv[2], &err);
-    int rc = is_bench ? bench(t, argv[3]) : print_ids(t);
+    int rc = is_bench ? bench(t, argv[3], argc == 5 ? atof(argv[4]) : 0) : print_ids(t);
     qh_tokenizer_free(t);
     qh_vocab_free(v);
     return rc;
