@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "kernels/cuda/cuda_forward.h"
 #include "kernels/cuda/cuda_model.h"
+#include "kernels/cuda/dense.h"
 #include "kernels/cuda/lost.h"
 
 typedef struct {
@@ -14,16 +15,22 @@ typedef struct {
     qh_cuda_model model;
     uint8_t *pages;
     qh_cuda_forward *forward;
-    bool is_pending;                /* a step was submitted and not waited for */
+    bool is_pending; /* a step was submitted and not waited for */
     bool is_lost;
 } cuda_backend;
 
-static cuda_backend *cuda_of(qh_backend *b) { return (cuda_backend *)b; }
-static const cuda_backend *const_cuda_of(const qh_backend *b) { return (const cuda_backend *)b; }
+static cuda_backend *cuda_of(qh_backend *b)
+{
+    return (cuda_backend *)b;
+}
+static const cuda_backend *const_cuda_of(const qh_backend *b)
+{
+    return (const cuda_backend *)b;
+}
 
 /* ---- Devices ---- */
 
-enum { MIN_CAPABILITY = 8 };        /* bf16 tensor cores */
+enum { MIN_CAPABILITY = 8 }; /* bf16 tensor cores */
 
 bool qh_cuda_is_available(int *n, qh_err *err)
 {
@@ -97,6 +104,25 @@ static qh_status available_bytes(uint64_t *out, double share, qh_err *err)
     return QH_OK;
 }
 
+/* bf16 copies are taken where there is a library to multiply them and they leave a tenth of the
+ * card's share unused. */
+static void add_dense_to_plan(qh_memory_plan *p, const qh_desc *d, const qh_weights *w,
+                              const qh_backend_limits *limits)
+{
+    p->weights_bytes += qh_cuda_model_dense_bytes(d, w);
+    p->scratch_bytes = qh_cuda_forward_scratch_bytes(d, limits, true);
+    p->total_bytes = p->weights_bytes + p->kv_bytes + p->scratch_bytes;
+}
+
+static bool wants_dense(const qh_memory_plan *p, const qh_desc *d, const qh_weights *w,
+                        const qh_backend_limits *limits, const qh_cuda_options *options)
+{
+    qh_memory_plan with = *p;
+    if (options->is_exact || !qh_dense_is_available()) return false;
+    add_dense_to_plan(&with, d, w, limits);
+    return with.total_bytes <= with.available_bytes / 10 * 9;
+}
+
 qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
                                const qh_backend_limits *limits, const qh_cuda_options *options,
                                qh_err *err)
@@ -113,8 +139,9 @@ qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_w
     out->weights_bytes = qh_cuda_model_bytes(d, w);
     out->page_bytes = qh_cuda_forward_page_bytes(d);
     out->kv_bytes = out->page_bytes * (uint64_t)limits->n_pages;
-    out->scratch_bytes = qh_cuda_forward_scratch_bytes(d, limits);
+    out->scratch_bytes = qh_cuda_forward_scratch_bytes(d, limits, false);
     out->total_bytes = out->weights_bytes + out->kv_bytes + out->scratch_bytes;
+    if (wants_dense(out, d, w, limits, options)) add_dense_to_plan(out, d, w, limits);
     return QH_OK;
 }
 
@@ -141,12 +168,18 @@ static void close_backend(qh_backend *base)
     cudaFree(b->pages);
     qh_cuda_model_unload(&b->model);
     if (b->stream) cudaStreamDestroy(b->stream);
-    cudaGetLastError();             /* of a lost device every call above failed */
+    cudaGetLastError(); /* of a lost device every call above failed */
     qh_free(b);
 }
 
-static const qh_backend_caps *caps(const qh_backend *b) { return &const_cuda_of(b)->caps; }
-static const qh_memory_plan *plan(const qh_backend *b) { return &const_cuda_of(b)->plan; }
+static const qh_backend_caps *caps(const qh_backend *b)
+{
+    return &const_cuda_of(b)->caps;
+}
+static const qh_memory_plan *plan(const qh_backend *b)
+{
+    return &const_cuda_of(b)->plan;
+}
 
 /* ---- Calls ---- */
 
@@ -311,6 +344,8 @@ static qh_status open_device(cuda_backend *b, const qh_desc *d, const qh_weights
     qh_status st = qh_cuda_status(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking),
                                   "making a stream", err);
     if (!st) st = qh_cuda_model_load(&b->model, d, w, b->stream, err);
+    if (!st && b->plan.weights_bytes > qh_cuda_model_bytes(d, w))
+        st = qh_cuda_model_add_dense(&b->model, b->stream, err);
     if (!st)
         st = qh_cuda_status(cudaMalloc((void **)&b->pages, b->plan.kv_bytes),
                             "taking memory for KV pages", err);

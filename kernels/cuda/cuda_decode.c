@@ -192,46 +192,17 @@ static void run_single(const qh_cuda_forward *f, progress *p, const description 
 
 /* ---- Several rows ---- */
 
-static void multiply(const qh_cuda_forward *f, progress *p, const qh_tiles *w, void *y, int64_t ldy,
-                     const qh_bf16 *x, int n_rows, qh_epilogue epilogue, const char *doing)
+static void attend(const qh_cuda_forward *f, progress *p, const description *s, int layer,
+                   int n_rows)
 {
-    const qh_product one = {.w = *w, .y = y};
-    note(p, qh_cuda_matmul(&one, 1, ldy, x, n_rows, epilogue, f->stream), doing);
-}
-
-static void norm(const qh_cuda_forward *f, progress *p, const float *w, int n_rows)
-{
-    const qh_desc *d = &f->m->desc;
-    note(p, qh_cuda_rms_norm(f->s.normed, f->s.x, w, NULL, n_rows, d->dim, d->norm_eps, f->stream),
-         "norming");
-}
-
-static void run_layer(const qh_cuda_forward *f, progress *p, const description *s, int layer,
-                      int n_rows)
-{
-    const qh_desc *d = &f->m->desc;
-    const qh_cuda_layer *l = &f->m->layers[layer];
-    const scratch *m = &f->s;
-    const int q = qh_desc_q_dim(d), kv = qh_desc_kv_dim(d);
-    norm(f, p, l->attn_norm, n_rows);
-    const qh_product qkv[] = {{l->wq, m->qkv}, {l->wk, m->qkv + q}, {l->wv, m->qkv + q + kv}};
-    note(
-        p,
-        qh_cuda_matmul(qkv, 3, qh_step_qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream),
-        "projecting to heads");
-    const qh_decode_attn_args attn = attention_of(f, s, layer, n_rows, false);
-    note(p, qh_cuda_decode_attention(&attn, f->stream), "attending");
-    multiply(f, p, &l->wo, m->x, d->dim, m->mix, n_rows, QH_EPILOGUE_ADD, "projecting attention");
-    norm(f, p, l->ffn_norm, n_rows);
-    multiply(f, p, &l->gate_up, m->h, qh_padded_dim(d->ffn_dim), m->normed, n_rows,
-             QH_EPILOGUE_SILU_MUL, "projecting gate and up");
-    multiply(f, p, &l->down, m->x, d->dim, m->h, n_rows, QH_EPILOGUE_ADD, "projecting down");
+    const qh_decode_attn_args a = attention_of(f, s, layer, n_rows, false);
+    note(p, qh_cuda_decode_attention(&a, f->stream), "attending");
 }
 
 static void run_several(const qh_cuda_forward *f, progress *p, const description *s, int n_rows)
 {
     qh_step_begin(f, p, s, n_rows);
-    for (int i = 0; i < f->m->desc.n_layers; i++) run_layer(f, p, s, i, n_rows);
+    for (int i = 0; i < f->m->desc.n_layers; i++) qh_step_layer(f, p, s, i, n_rows, attend);
     qh_step_head(f, p, s, n_rows);
 }
 

@@ -7,7 +7,7 @@
 #include "kernels/cuda/lost.h"
 #include <string.h>
 
-enum { ALIGN = 256, LARGE_QUERIES = 4 * QH_ATTN_QUERIES };
+enum { ALIGN = 256, LARGE_QUERIES = QH_ATTN_LARGE_QUERIES };
 
 /* ---- Memory ---- */
 
@@ -64,7 +64,8 @@ static void place_decode(scratch *s, uint8_t *base, size_t *at, const qh_desc *d
 }
 
 /* Give every array its place; with base NULL, only count. */
-static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_backend_limits *l)
+static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_backend_limits *l,
+                        bool is_dense)
 {
     const size_t rows = (size_t)l->max_rows, padded = (size_t)qh_cuda_padded_head(d->head_dim);
     size_t at = 0;
@@ -80,6 +81,8 @@ static size_t place_all(scratch *s, uint8_t *base, const qh_desc *d, const qh_ba
     s->logits = place(base, &at, (size_t)l->max_outputs * (size_t)d->n_vocab * sizeof(float));
     s->step = place(base, &at, max_step_ints(d, l) * sizeof(int));
     place_decode(s, base, &at, d, l);
+    if (is_dense)
+        s->wide = place(base, &at, rows * 16 * (size_t)((d->ffn_dim + 7) / 8) * sizeof(qh_bf16));
     return at;
 }
 
@@ -90,21 +93,23 @@ uint64_t qh_cuda_forward_page_bytes(const qh_desc *d)
            sizeof(qh_bf16);
 }
 
-uint64_t qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits)
+uint64_t qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits,
+                                       bool is_dense)
 {
-    scratch s;
-    return place_all(&s, NULL, d, limits);
+    scratch s = {0};
+    return place_all(&s, NULL, d, limits, is_dense) + (is_dense ? qh_dense_workspace_bytes() : 0);
 }
 
 static qh_status take_memory(qh_cuda_forward *f, qh_err *err)
 {
     const qh_desc *d = &f->m->desc;
-    const size_t bytes = qh_cuda_forward_scratch_bytes(d, &f->limits);
+    const bool is_dense = f->m->dense_memory;
+    const size_t bytes = place_all(&f->s, NULL, d, &f->limits, is_dense);
     cudaError_t e = cudaMalloc((void **)&f->memory, bytes);
     /* Padding beyond a row's end stays zero: nobody writes it. */
     if (!e) e = cudaMemsetAsync(f->memory, 0, bytes, f->stream);
     if (e) return qh_cuda_status(e, "taking memory for activations", err);
-    place_all(&f->s, f->memory, d, &f->limits);
+    place_all(&f->s, f->memory, d, &f->limits, is_dense);
     e = cudaMallocHost((void **)&f->step_host, max_step_ints(d, &f->limits) * sizeof(int));
     if (!e)
         e = cudaMallocHost((void **)&f->logits_host,
@@ -130,6 +135,7 @@ qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,
                     .head_dim = d->head_dim,
                     .padded = qh_cuda_padded_head(d->head_dim)};
     qh_status st = take_memory(f, err);
+    if (!st && m->dense_memory) st = qh_dense_new(&f->dense, err);
     if (!st && !is_exact) st = qh_cuda_decode_new(&f->decode, f, err);
     if (st) {
         qh_cuda_forward_free(f);
@@ -143,6 +149,7 @@ void qh_cuda_forward_free(qh_cuda_forward *f)
 {
     if (!f) return;
     qh_cuda_decode_free(f->decode);
+    qh_dense_free(f->dense);
     cudaFree(f->memory);
     cudaFreeHost(f->step_host);
     cudaFreeHost(f->logits_host);
@@ -238,13 +245,6 @@ static size_t describe(const qh_cuda_forward *f, description *d, const qh_step *
 
 /* ---- Launching ---- */
 
-static void project(const qh_cuda_forward *f, progress *p, void *y, int64_t ldy, const qh_tiles *w,
-                    const qh_bf16 *x, int n_rows, qh_epilogue epilogue, const char *doing)
-{
-    const qh_product one = {.w = *w, .y = y};
-    note(p, qh_cuda_matmul(&one, 1, ldy, x, n_rows, epilogue, f->stream), doing);
-}
-
 static void attend(const qh_cuda_forward *f, progress *p, const description *s, int layer,
                    int n_rows)
 {
@@ -287,66 +287,6 @@ static void attend(const qh_cuda_forward *f, progress *p, const description *s, 
     note(p, qh_cuda_attention(&attn, f->stream), "attending");
 }
 
-static void run_layer(const qh_cuda_forward *f, progress *p, const description *s, int layer,
-                      int n_rows)
-{
-    const qh_desc *d = &f->m->desc;
-    const qh_cuda_layer *l = &f->m->layers[layer];
-    const scratch *m = &f->s;
-    const int q = qh_desc_q_dim(d), kv = qh_desc_kv_dim(d);
-    note(p,
-         qh_cuda_rms_norm(m->normed, m->x, l->attn_norm, NULL, n_rows, d->dim, d->norm_eps,
-                          f->stream),
-         "norming");
-    const qh_product qkv[] = {{l->wq, m->qkv}, {l->wk, m->qkv + q}, {l->wv, m->qkv + q + kv}};
-    note(
-        p,
-        qh_cuda_matmul(qkv, 3, qh_step_qkv_dim(d), m->normed, n_rows, QH_EPILOGUE_STORE, f->stream),
-        "projecting to heads");
-    attend(f, p, s, layer, n_rows);
-    project(f, p, m->x, d->dim, &l->wo, m->mix, n_rows, QH_EPILOGUE_ADD, "projecting attention");
-    note(p,
-         qh_cuda_rms_norm(m->normed, m->x, l->ffn_norm, NULL, n_rows, d->dim, d->norm_eps,
-                          f->stream),
-         "norming");
-    project(f, p, m->h, qh_padded_dim(d->ffn_dim), &l->gate_up, m->normed, n_rows,
-            QH_EPILOGUE_SILU_MUL, "projecting gate and up");
-    project(f, p, m->x, d->dim, &l->down, m->h, n_rows, QH_EPILOGUE_ADD, "projecting down");
-}
-
-void qh_step_head(const qh_cuda_forward *f, progress *p, const description *s, int n_outputs)
-{
-    const qh_desc *d = &f->m->desc;
-    const scratch *m = &f->s;
-    note(p,
-         qh_cuda_rms_norm(m->normed, m->x, f->m->out_norm, on_device(f, s->output_rows), n_outputs,
-                          d->dim, d->norm_eps, f->stream),
-         "norming");
-    project(f, p, m->logits, d->n_vocab, &f->m->head, m->normed, n_outputs, QH_EPILOGUE_STORE,
-            "computing logits");
-    qh_step_fetch_logits(f, p, n_outputs);
-}
-
-void qh_step_fetch_logits(const qh_cuda_forward *f, progress *p, int n_outputs)
-{
-    note(p,
-         cudaMemcpyAsync(f->logits_host, f->s.logits,
-                         (size_t)n_outputs * (size_t)f->m->desc.n_vocab * sizeof(float),
-                         cudaMemcpyDeviceToHost, f->stream),
-         "fetching logits");
-}
-
-void qh_step_begin(const qh_cuda_forward *f, progress *p, const description *s, int n_rows)
-{
-    const qh_cuda_model *m = f->m;
-    note(p,
-         qh_cuda_rope_table(f->s.cos_sin, m->rope_freqs, on_device(f, s->positions), n_rows,
-                            m->desc.rope_dim / 2, m->rope_magnitude, f->stream),
-         "computing angles");
-    note(p, qh_cuda_embed(f->s.x, &m->embed, on_device(f, s->tokens), n_rows, f->stream),
-         "embedding");
-}
-
 static void send(const qh_cuda_forward *f, progress *p, size_t n_ints)
 {
     note(p,
@@ -366,7 +306,7 @@ qh_status qh_cuda_forward_start(qh_cuda_forward *f, const qh_step *step, qh_err 
     }
     send(f, &p, describe(f, &s, step));
     qh_step_begin(f, &p, &s, step->n_rows);
-    for (int i = 0; i < f->m->desc.n_layers; i++) run_layer(f, &p, &s, i, step->n_rows);
+    for (int i = 0; i < f->m->desc.n_layers; i++) qh_step_layer(f, &p, &s, i, step->n_rows, attend);
     if (step->n_outputs) qh_step_head(f, &p, &s, step->n_outputs);
     return qh_cuda_status(p.e, p.doing, err);
 }

@@ -9,7 +9,9 @@
 typedef struct qh_cuda_forward qh_cuda_forward;
 
 uint64_t  qh_cuda_forward_page_bytes(const qh_desc *d);
-uint64_t  qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits);
+/* is_dense: the model has its matrices in bf16 as well. */
+uint64_t  qh_cuda_forward_scratch_bytes(const qh_desc *d, const qh_backend_limits *limits,
+                                        bool is_dense);
 /* m and pages (device memory) are borrowed; is_exact: a row's bits depend on its prefix only. On
  * failure *out is NULL and nothing stays allocated. */
 qh_status qh_cuda_forward_new(qh_cuda_forward **out, const qh_cuda_model *m,

@@ -14,10 +14,10 @@ enum { ALIGN = 128, STAGE_BYTES = 32 << 20 };
 /* The walk. memory NULL: count only. */
 typedef struct {
     qh_cuda_model *m;
-    uint8_t *memory, *stage;        /* stage: [2][STAGE_BYTES], sources of a chunk */
+    uint8_t *memory, *stage; /* stage: [2][STAGE_BYTES], sources of a chunk */
     size_t n_bytes;
     cudaStream_t stream;
-    qh_status st;                   /* the first failure; later steps of the walk do nothing */
+    qh_status st; /* the first failure; later steps of the walk do nothing */
     qh_err *err;
 } loader;
 
@@ -46,7 +46,7 @@ static qh_tile tile_of(qh_dtype t)
     case QH_Q5_K: return QH_TILE_Q5M;
     case QH_Q6_K: return QH_TILE_Q6S;
     case QH_Q8_0:
-    case QH_IQ4_NL:                 /* values of a table from -127 to 113 */
+    case QH_IQ4_NL: /* values of a table from -127 to 113 */
     case QH_IQ4_XS: return QH_TILE_Q8S;
     case QH_Q2_K: return QH_TILE_Q2M;
     case QH_Q3_K: return QH_TILE_Q3S;
@@ -57,13 +57,20 @@ static qh_tile tile_of(qh_dtype t)
     return QH_N_TILES;
 }
 
-static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
 
 /* Rows travel to the stage in chunks of whole row tiles and are packed from there. */
 static void upload(loader *l, const qh_tiles *t, const qh_tensor *const src[2], int tile_rows)
 {
-    qh_pack_args a = {.tile = t->tile, .tile_rows = tile_rows, .n_rows = t->n_rows, .dim = t->dim,
-                      .n_units = t->n_units, .dst = (uint8_t *)(uintptr_t)t->units};
+    qh_pack_args a = {.tile = t->tile,
+                      .tile_rows = tile_rows,
+                      .n_rows = t->n_rows,
+                      .dim = t->dim,
+                      .n_units = t->n_units,
+                      .dst = (uint8_t *)(uintptr_t)t->units};
     const int n_src = src[0] == src[1] ? 1 : 2;
     size_t tile_bytes = 0;
     for (int h = 0; h < 2; h++) {
@@ -104,7 +111,8 @@ static qh_tiles put_rows(loader *l, const qh_tensor *first, const qh_tensor *sec
                   .dim = (int)first->dim,
                   .n_row_tiles = (int)((first->n_rows + tile_rows - 1) / tile_rows),
                   .n_units = qh_padded_dim((int)first->dim) / QH_UNIT_DIM};
-    t.units = place(l, (size_t)t.n_row_tiles * (size_t)t.n_units * (size_t)qh_tile_unit_bytes(t.tile));
+    t.units =
+        place(l, (size_t)t.n_row_tiles * (size_t)t.n_units * (size_t)qh_tile_unit_bytes(t.tile));
     const qh_tensor *src[2] = {first, second};
     if (l->memory && !l->st) upload(l, &t, src, tile_rows);
     return t;
@@ -130,7 +138,7 @@ static const float *upload_floats(loader *l, const float *host, size_t n)
     if (!l->memory || l->st) return (const float *)p;
     check(l, cudaMemcpyAsync(p, host, n * sizeof *host, cudaMemcpyHostToDevice, l->stream),
           "uploading vectors");
-    check(l, cudaStreamSynchronize(l->stream), "uploading vectors");    /* host goes */
+    check(l, cudaStreamSynchronize(l->stream), "uploading vectors"); /* host goes */
     return (const float *)p;
 }
 
@@ -244,8 +252,67 @@ qh_status qh_cuda_model_load(qh_cuda_model *m, const qh_desc *d, const qh_weight
     return l.st;
 }
 
+/* ---- Copies in bf16 ---- */
+
+static size_t dense_bytes(const qh_tiles *w)
+{
+    return (size_t)w->n_row_tiles * QH_TILE_ROWS * (size_t)w->n_units * QH_UNIT_DIM *
+           sizeof(qh_bf16);
+}
+
+/* Copy w, or with no memory only count; the embedding is read from its units, its copy is the
+ * head's. */
+static cudaError_t copy_dense(qh_cuda_model *m, qh_tiles *w, size_t *at, cudaStream_t stream)
+{
+    qh_bf16 *copy = (qh_bf16 *)(m->dense_memory + *at);
+    *at += dense_bytes(w);
+    if (!m->dense_memory) return cudaSuccess;
+    w->dense = copy;
+    return qh_cuda_unpack(copy, w, stream);
+}
+
+static cudaError_t copy_all(qh_cuda_model *m, size_t *n_bytes, cudaStream_t stream)
+{
+    *n_bytes = 0;
+    cudaError_t e = copy_dense(m, &m->head, n_bytes, stream);
+    for (int i = 0; i < m->desc.n_layers && !e; i++) {
+        qh_cuda_layer *l = &m->layers[i];
+        qh_tiles *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->gate_up, &l->down};
+        for (int j = 0; j < 6 && !e; j++) e = copy_dense(m, all[j], n_bytes, stream);
+    }
+    return e;
+}
+
+static size_t rows_bytes(const qh_tensor *t, int tile_rows)
+{
+    return (size_t)((t->n_rows + tile_rows - 1) / tile_rows) * QH_TILE_ROWS *
+           (size_t)qh_padded_dim((int)t->dim) * sizeof(qh_bf16);
+}
+
+uint64_t qh_cuda_model_dense_bytes(const qh_desc *d, const qh_weights *w)
+{
+    uint64_t n = rows_bytes(&w->head, QH_TILE_ROWS);
+    for (int i = 0; i < d->n_layers; i++) {
+        const qh_layer_weights *l = &w->layers[i];
+        n += rows_bytes(&l->wq, QH_TILE_ROWS) + rows_bytes(&l->wk, QH_TILE_ROWS) +
+             rows_bytes(&l->wv, QH_TILE_ROWS) + rows_bytes(&l->wo, QH_TILE_ROWS) +
+             rows_bytes(&l->w_gate, QH_TILE_ROWS / 2) + rows_bytes(&l->w_down, QH_TILE_ROWS);
+    }
+    return n;
+}
+
+qh_status qh_cuda_model_add_dense(qh_cuda_model *m, cudaStream_t stream, qh_err *err)
+{
+    size_t n;
+    cudaError_t e = copy_all(m, &n, stream);
+    if (!e) e = cudaMalloc((void **)&m->dense_memory, n);
+    if (!e) e = copy_all(m, &n, stream);
+    return qh_cuda_status(e, "copying weights to bf16", err);
+}
+
 void qh_cuda_model_unload(qh_cuda_model *m)
 {
+    cudaFree(m->dense_memory);
     cudaFree(m->memory);
     qh_free(m->layers);
     *m = (qh_cuda_model){0};

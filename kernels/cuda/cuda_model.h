@@ -22,11 +22,14 @@ typedef struct {
     const double *rope_freqs;       /* [rope_dim / 2] */
     double rope_magnitude;
     qh_cuda_layer *layers;          /* host memory, [n_layers] */
-    uint8_t *memory;
+    uint8_t *memory, *dense_memory; /* dense: bf16 copies of all matrices, NULL without */
 } qh_cuda_model;
 
 uint64_t  qh_cuda_model_bytes(const qh_desc *d, const qh_weights *w);
 /* On failure nothing stays allocated. */
 qh_status qh_cuda_model_load(qh_cuda_model *m, const qh_desc *d, const qh_weights *w,
                              cudaStream_t stream, qh_err *err);
+/* Copies of all matrices as rows of bf16, for many rows at a time. */
+uint64_t  qh_cuda_model_dense_bytes(const qh_desc *d, const qh_weights *w);
+qh_status qh_cuda_model_add_dense(qh_cuda_model *m, cudaStream_t stream, qh_err *err);
 void      qh_cuda_model_unload(qh_cuda_model *m);   /* zeroed is fine */

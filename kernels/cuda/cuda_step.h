@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/cuda/cuda_decode.h"
 #include "kernels/cuda/cuda_forward.h"
+#include "kernels/cuda/dense.h"
 
 /* Device memory of a step, all of one allocation. */
 typedef struct {
@@ -14,6 +15,7 @@ typedef struct {
     float *states;             /* [n_kv_heads][max_states][padded head_dim + 2] */
     float *logits;             /* [max_outputs][n_vocab] */
     int *step;                 /* [max_step_ints] the description's copy */
+    qh_bf16 *wide;             /* [max_rows][16 * row tiles] gate and up, by turns */
     /* of decode steps */
     float *x2;        /* [max_seqs][dim] the stream after attention */
     qh_act8 mix8, h8; /* of one row: attention's output; silu(gate) * up */
@@ -31,6 +33,7 @@ struct qh_cuda_forward {
     int *step_host;     /* pinned, [max_step_ints] */
     float *logits_host; /* pinned, [max_outputs][n_vocab] */
     int max_items, max_states;
+    qh_dense *dense;        /* NULL: matrices have no bf16 copies */
     qh_cuda_decode *decode; /* NULL: exact, or not for this model */
 };
 
@@ -83,6 +86,11 @@ static inline void note(progress *p, cudaError_t e, const char *doing)
  */
 size_t qh_step_lay_out(const qh_cuda_forward *f, description *d, int n_rows, int n_seqs,
                        int n_outputs);
+/* A layer of any number of rows; attend turns qkv into mix. */
+typedef void qh_step_attend(const qh_cuda_forward *f, progress *p, const description *s, int layer,
+                            int n_rows);
+void qh_step_layer(const qh_cuda_forward *f, progress *p, const description *s, int layer,
+                   int n_rows, qh_step_attend *attend);
 /* Embedding and angles of n_rows rows; logits of n_outputs rows. */
 void qh_step_begin(const qh_cuda_forward *f, progress *p, const description *s, int n_rows);
 void qh_step_head(const qh_cuda_forward *f, progress *p, const description *s, int n_outputs);

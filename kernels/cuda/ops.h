@@ -44,6 +44,17 @@ typedef struct {
 } qh_pack_args;
 cudaError_t qh_cuda_pack(const qh_pack_args *a, cudaStream_t stream);
 
+/* ---- unpack.cu ---- */
+
+/* y [16 * n_row_tiles][64 * n_units] = the matrix in bf16, columns in act order */
+cudaError_t qh_cuda_unpack(qh_bf16 *y, const qh_tiles *w, cudaStream_t stream);
+
+/* ---- silu_mul.cu ---- */
+
+/* y [n_rows][ld] = silu(gate) * up of x [n_rows][16 * n_row_tiles], eight of each by turns */
+cudaError_t qh_cuda_silu_mul(qh_bf16 *y, const qh_bf16 *x, int n_rows, int n_row_tiles, int ld,
+                             cudaStream_t stream);
+
 /* ---- embed.cu ---- */
 
 /* x[row] = row tokens[row] of the table */
@@ -152,11 +163,12 @@ cudaError_t qh_cuda_heads(const qh_heads_args *a, cudaStream_t stream);
 
 int qh_cuda_padded_head(int head_dim);   /* 0: no kernel for this size */
 
-enum { QH_ATTN_QUERIES = 16 };      /* (row, head of a group) pairs that a warp takes */
+/* (row, head of a group) pairs that a warp takes, and the warps of a large item. */
+enum { QH_ATTN_QUERIES = 16, QH_ATTN_LARGE_QUERIES = 192 };
 
 /* Sequence of a step, and work on it. A small item is one page of a sequence that has at most
  * QH_ATTN_QUERIES queries a KV head: its state goes to slot, and merges collects a sequence's.
- * A large item is four warps' worth of queries that walk along all pages. */
+ * A large item is twelve warps' worth of queries that walk along all pages. */
 typedef struct {
     int first_row, n_rows, n_past;
     int first_page;                 /* in pages */
@@ -169,7 +181,7 @@ typedef struct {
     int seq, n_pages, state;        /* states of page i begin at state + i * queries */
 } qh_attn_merge;
 typedef struct {
-    int seq, query;                 /* first of 64 */
+    int seq, query;                 /* first of QH_ATTN_LARGE_QUERIES */
 } qh_attn_large;
 
 typedef struct {

@@ -72,4 +72,5 @@ typedef struct {
     int n_rows, dim;                /* as stored; gate and up together: n_rows of each */
     int n_row_tiles, n_units;       /* units along dim */
     const uint8_t *units;
+    const uint16_t *dense;          /* the same as rows of bf16, see qh_cuda_unpack; NULL: no copy */
 } qh_tiles;

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "kernels/cpu/ref.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/dense.h"
 #include "kernels/cuda/ops.h"
 #include "model/quant.h"
 #include "random.h"
@@ -317,6 +318,103 @@ TEST(gate_and_up_share_tiles)
             drop(&gate), drop(&up);
             free_all();
         }
+}
+
+/* ---- Copies in bf16 ---- */
+
+/* Rows of bf16 in act order, as floats. */
+static float *dense_values(const qh_bf16 *device, int n_rows, int dim, int ld)
+{
+    qh_bf16 *host = qh_alloc0((size_t)n_rows * (size_t)ld * sizeof *host);
+    float *v = floats((int64_t)n_rows * dim);
+    from_device(host, device, (size_t)n_rows * (size_t)ld * sizeof *host);
+    for (int r = 0; r < n_rows; r++)
+        for (int k = 0; k < dim; k++)
+            v[(int64_t)r * dim + k] = qh_bf16_to_f32(host[(int64_t)r * ld + qh_act_place(k)]);
+    free(host);
+    return v;
+}
+
+static qh_bf16 *copied(const qh_tiles *t)
+{
+    qh_bf16 *copy = device_alloc((size_t)t->n_row_tiles * 16 * (size_t)t->n_units * 64 * 2);
+    CHECK_CUDA(qh_cuda_unpack(copy, t, 0));
+    return copy;
+}
+
+TEST(copies_in_bf16_are_the_packed_values)
+{
+    for (int i = 0; i < N_TYPES; i++) {
+        const int dim = is_wide(types[i].dtype) ? 768 : 160, n_rows = 37;
+        matrix m = matrix_of(&types[i], n_rows, dim);
+        const qh_tiles t = packed(&types[i], &m, NULL);
+        float *want = unpacked(&t), *got = dense_values(copied(&t), n_rows, dim, 64 * t.n_units);
+        for (int k = 0; k < n_rows * dim; k++) {
+            if (!(fabsf(got[k] - want[k]) <= 0x1p-8f * fabsf(want[k]) + 1e-9f))
+                print_error("%s [%d]: %g, want %g\n", qh_dtype_name(types[i].dtype), k, got[k], want[k]);
+            CHECK(fabsf(got[k] - want[k]) <= 0x1p-8f * fabsf(want[k]) + 1e-9f);
+        }
+        free(want), free(got);
+        drop(&m);
+        free_all();
+    }
+}
+
+TEST(the_library_multiplies_copies)
+{
+    enum { ROWS = 48, DIM = 192, TOKENS = 13, LDY = 100 };
+    qh_err err = {0};
+    qh_dense *d;
+    if (!qh_dense_is_available()) {
+        print_message("no cuBLASLt here\n");
+        return;
+    }
+    CHECK_OK(qh_dense_new(&d, &err));
+    matrix m = matrix_of(&types[7], ROWS, DIM);
+    const qh_tiles t = packed(&types[7], &m, NULL);
+    const qh_bf16 *w = copied(&t);
+    float *wv = dense_values(w, ROWS, DIM, DIM), *x = floats(TOKENS * DIM), *y = floats(TOKENS * LDY),
+          *before = floats(TOKENS * LDY);
+    random_fill(&source, x, TOKENS * DIM, 1);
+    random_fill(&source, before, TOKENS * LDY, 1);
+    qh_dense_product p = {.w = w, .x = bf16_rows(x, TOKENS, DIM, DIM, true), .n_rows = ROWS,
+                          .dim = DIM, .n_tokens = TOKENS, .ldy = LDY};
+    for (p.is_added = false;; p.is_added = true) {
+        p.y = to_device(before, TOKENS * LDY * sizeof *y);
+        CHECK_CUDA(qh_dense_multiply(d, &p, 0));
+        from_device(y, p.y, TOKENS * LDY * sizeof *y);
+        for (int n = 0; n < TOKENS; n++)
+            for (int r = 0; r < ROWS; r++) {
+                double magnitude, want = product(wv + r * DIM, x + n * DIM, DIM, &magnitude);
+                if (p.is_added) want += before[n * LDY + r];
+                CHECK(fabs(y[n * LDY + r] - want) <= 1e-5 * magnitude + 1e-5);
+            }
+        if (p.is_added) break;
+    }
+    qh_dense_free(d);
+    free(wv), free(x), free(y), free(before);
+    drop(&m);
+    free_all();
+}
+
+TEST(silu_mul_takes_gate_and_up_by_turns)
+{
+    enum { ROWS = 3, DIM = 1037, TILES = (DIM + 7) / 8 };
+    const int ld = qh_padded_dim(DIM);
+    float *x = floats(ROWS * TILES * 16);
+    random_fill(&source, x, ROWS * TILES * 16, 2);
+    const qh_bf16 *xd = bf16_rows(x, ROWS, TILES * 16, TILES * 16, false);
+    qh_bf16 *y = device_alloc((size_t)(ROWS * ld) * sizeof *y);
+    CHECK_CUDA(qh_cuda_silu_mul(y, xd, ROWS, TILES, ld, 0));
+    float *got = dense_values(y, ROWS, DIM, ld);
+    for (int r = 0; r < ROWS; r++)
+        for (int k = 0; k < DIM; k++) {
+            const float *tile = x + (r * TILES + k / 8) * 16;
+            const double g = tile[k % 8], want = g / (1 + exp(-g)) * tile[8 + k % 8];
+            CHECK(fabs(got[r * DIM + k] - want) <= 0x1p-8 * fabs(want) + 1e-6);
+        }
+    free(x), free(got);
+    free_all();
 }
 
 /* ---- Products of one token, in integers ---- */
@@ -721,7 +819,7 @@ static qh_bf16 *attn_run(attn_case *c, bool may_be_small)
                 small[a.n_small++] = (qh_attn_small){i, p, a.max_states};
             if (n > a.max_merge_queries) a.max_merge_queries = n;
         } else {
-            for (int q = 0; q < n; q += 64) large[a.n_large++] = (qh_attn_large){i, q};
+            for (int q = 0; q < n; q += QH_ATTN_LARGE_QUERIES) large[a.n_large++] = (qh_attn_large){i, q};
         }
     }
     const size_t bytes = (size_t)c->n_rows * (size_t)a.ld_out * 2;

@@ -16,8 +16,8 @@
 #include <string.h>
 
 enum {
-    N_PAGES = 24,
-    MAX_SEQS = 6,
+    N_PAGES = 48,
+    MAX_SEQS = 12,
     MAX_ROWS = 512,
     MAX_CONTEXT = 1024,
     SEQ_PAGES = 4,
@@ -279,9 +279,9 @@ static bool fast_agrees(const char *name, const model *m, const reference *r, co
     qh_err err = {0};
     const qh_cuda_options cuda = {0};
     if (qh_cuda_backend_open(&b, &m->desc, &m->weights, &limits, &cuda, &err)) die(name, &err);
-    static const int counts[] = {1, 3, 5};
+    static const int counts[] = {1, 3, 5, 12};
     bool ok = true;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         bool is_same;
         const distance d = fast_distance(b, r, want, counts[i], &is_same);
         const double most = counts[i] == 1 ? max_kl_integers : max_kl;
@@ -289,6 +289,13 @@ static bool fast_agrees(const char *name, const model *m, const reference *r, co
         printf("     fast, %d at once: KL %.2e, best differs %d (%d near-ties) of %d%s\n", counts[i],
                d.kl, d.n_differ, d.n_near, r->n, is_same ? "" : ", BITS DIFFER");
     }
+    sequence s = sequence_of(r, r->ids, r->n, 0);
+    run_in_chunks(b, &s, r->n, r->n);
+    const distance d = compare(want->logits, s.logits, r->n, r->n_vocab);
+    ok &= d.kl < max_kl && !d.n_differ;
+    printf("     fast, as a prompt: KL %.2e, best differs %d (%d near-ties) of %d\n", d.kl, d.n_differ,
+           d.n_near, r->n);
+    free(s.logits);
     qh_backend_close(b);
     return ok;
 }
