@@ -167,6 +167,18 @@ def test_completions_streamed_equal_whole(client, prompt, extra):
             assert prompt == "é" or "".join(c.logprobs.tokens) == c.text
 
 
+def test_a_reply_may_hold_very_many_probabilities_but_not_any_number(server):
+    ask = dict(model="m", prompt="abc", max_tokens=400, logprobs=20, n=4)
+    status, _, text = post(server, "/v1/completions", ask, timeout=120)
+    assert status == 200 and [len(c["logprobs"]["tokens"]) for c in json.loads(text)["choices"]] == [400] * 4
+    status, _, text = post(server, "/v1/completions", ask | dict(stream=True), timeout=120)
+    assert status == 200 and text.endswith("data: [DONE]\n\n")
+    assert sum(len(c["choices"][0]["logprobs"]["tokens"]) for c in chunks_of(text) if c["choices"][0]["logprobs"]) == 1600
+    status, _, text = post(server, "/v1/completions", ask | dict(prompt=["abc", "def", "ghi"], max_tokens=1500), timeout=120)
+    error = json.loads(text)["error"]
+    assert status == 400 and error["code"] == "response_too_large" and error["param"] == "logprobs"
+
+
 def test_a_prompt_can_be_scored_without_making_a_token(client):
     r = client.completions.create(model="m", prompt="abc", max_tokens=0, echo=True, logprobs=1)
     assert r.choices[0].text == "abc" and r.choices[0].logprobs.tokens == ["a", "b", "c"] and r.choices[0].finish_reason == "length"

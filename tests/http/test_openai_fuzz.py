@@ -15,10 +15,10 @@ N_REQUESTS = int(os.environ.get("QH_FUZZ_REQUESTS", 1200))
 APP = 'local qh = require "qhost"\nlocal m = qh.model "m"\nlocal app = qh.app()\napp:openai { models = { m } }\nreturn app\n'
 MODEL = r'''
 local TEMPLATE = "{% if tools %}{# <tool_call> #}{{ tools | tojson }}\n{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-  .. "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+  .. "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant"
 return { template = TEMPLATE, ctx = 4096, next = function(text)
-  local prompt, done = text:match "^(.*<|im_start|>assistant\n)(.*)$"
-  if not prompt then return string.char(97 + #text % 26) end
+  local prompt, done = text:match "^(.*<|im_start|>assistant)(.*)$"
+  if not prompt then return #text % 61 > 0 and string.char(97 + #text % 26) or "" end
   local said = prompt:match "^.*<|im_start|>user\n(.-)<|im_end|>\n" or "hello"
   return said:sub(#done + 1)
 end }

@@ -253,3 +253,23 @@ def test_marks_that_are_control_tokens_reach_the_parser(serve, smollm):
     server = serve(MARKS_APP, "--model", f"m={smollm}")
     assert json.loads(post(server, "/thinks", "")) == {"text": "", "reasoning": "<|im_start|><|im_start|>"}
     assert json.loads(post(server, "/plain", "")) == {"text": ""}
+
+
+def test_the_small_qwen_calls_a_tool_and_reads_its_answer(serve, qwen):
+    """A real model, greedy: it writes its call without the tags that it was asked for, and is understood."""
+    server = serve('local qh = require "qhost"\nlocal m = qh.model "qwen"\nlocal app = qh.app()\napp:openai { models = { m } }\nreturn app\n',
+                   "--model", f"qwen={qwen}", "--ctx", "2048")
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+    city = {"type": "string", "description": "City name"}
+    tools = [{"type": "function", "function": {"name": "get_weather", "description": "Get the current weather for a city",
+              "parameters": {"type": "object", "properties": {"city": city}, "required": ["city"]}}}]
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    ask = dict(model="qwen", tools=tools, temperature=0, max_tokens=60)
+    whole = client.chat.completions.create(**ask, messages=messages).choices[0]
+    (call,) = whole.message.tool_calls
+    assert call.function.name == "get_weather" and json.loads(call.function.arguments)["city"].startswith("Paris")
+    streamed, finish = streamed_message(client.chat.completions.create(**ask, messages=messages, stream=True))
+    assert streamed == whole_of(whole.message) and finish == whole.finish_reason == "tool_calls"
+    messages += [whole.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 17, "unit": "C"}'}]
+    answer = client.chat.completions.create(**ask, messages=messages)
+    assert "17" in answer.choices[0].message.content and answer.usage.prompt_tokens_details.cached_tokens > 100
