@@ -56,7 +56,7 @@ static void read_dir(qh_model_list *l, const char *dir, size_t n_root, int depth
     for (struct dirent *e; (e = readdir(d));) {
         if (e->d_name[0] == '.') continue;
         char *path = join(dir, e->d_name);
-        struct stat sb;
+        struct stat sb = {0};                       /* stays so for a link that leads nowhere */
         if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode) && depth < MAX_DEPTH)
             read_dir(l, path, n_root, depth + 1);
         else if (S_ISREG(sb.st_mode) && has_gguf_suffix(e->d_name) && shard_number(e->d_name) <= 1) {

@@ -77,6 +77,14 @@ def test_list_shows_names_sizes_and_folders(cli, tmp_path, smollm):
     assert cli.run("list", env={"QHOST_MODELS": str(tmp_path / "none")}).stdout == ""
 
 
+def test_list_leaves_out_links_that_lead_nowhere(cli, tmp_path):
+    for i in range(4):
+        (tmp_path / f"there{i}.gguf").write_bytes(b"GGUF")
+        (tmp_path / f"gone{i}.gguf").symlink_to(tmp_path / "nothing")
+    names = cli.run("list", env={"QHOST_MODELS": str(tmp_path)}).stdout
+    assert names.count("there") == 4 and "gone" not in names
+
+
 def test_inspect_writes_keys_tensors_and_the_description(cli, smollm):
     lines = [json.loads(x) for x in cli.run("inspect", smollm).stdout.splitlines()]
     assert lines[0]["version"] == 3 and lines[0]["bytes"] == 98362432
