@@ -1,5 +1,6 @@
 """Storms on the scripted model: many streams that break off, clients that never end, and all of it at once while the
 app is saved. Short here; scripts/soak sets QH_STORM_ROUNDS and QH_SOAK_SECONDS for the full length."""
+import multiprocessing
 import os
 import random
 import re
@@ -209,7 +210,7 @@ class Stream(threading.Thread):
         self.n_done += 1
 
 
-def p99_beside(server, seconds, n_streams=16):
+def measure(server, seconds, n_streams, out):
     streams = [Stream(server) for _ in range(n_streams)]
     for s in streams:
         s.start()
@@ -218,15 +219,30 @@ def p99_beside(server, seconds, n_streams=16):
         s.is_over = True
     for s in streams:
         s.join(30)
-        assert not s.bad and s.n_done, s.bad
     gaps = sorted(g for s in streams for g in s.gaps)
-    return gaps[len(gaps) * 99 // 100]
+    out.put((gaps[len(gaps) * 99 // 100], [s.bad for s in streams if s.bad or not s.n_done]))
+
+
+class Measurement:
+    """16 streams read by a process of their own, so that whoever attacks from here does not slow their reader."""
+
+    def __init__(self, server, seconds, n_streams=16):
+        context = multiprocessing.get_context("fork")
+        self.out = context.Queue()
+        self.process = context.Process(target=measure, args=(server, seconds, n_streams, self.out))
+        self.process.start()
+
+    def p99(self):
+        p99, bad = self.out.get(timeout=SECONDS + 60)
+        self.process.join()
+        assert not bad, bad
+        return p99
 
 
 def test_everything_at_once_changes_no_stream(start):
     """Reloads, clients that leave, slow readers and hostile scripts beside 16 streams at 50 tokens a second."""
     server = start(50)
-    alone = p99_beside(server, SECONDS / 2)
+    alone = Measurement(server, SECONDS / 2).p99()
     stop, counts = threading.Event(), {"saves": 0, "left": 0, "slow": 0, "hostile": 0}
 
     def attack(what, pause, fn):
@@ -258,9 +274,10 @@ def test_everything_at_once_changes_no_stream(start):
     rng = random.Random(2)
     threads = [attack("saves", 0.2, save), attack("left", 0.02, leave), attack("slow", 0.01, read_slowly), attack("slow", 0.01, read_slowly)]
     threads += [attack("hostile", 0.05, lambda: server.get(rng.choice(["/spin", "/alloc", "/sort"]), timeout=60)) for _ in range(3)]
+    measurement = Measurement(server, SECONDS)
     for t in threads:
         t.start()
-    beside = p99_beside(server, SECONDS)
+    beside = measurement.p99()
     stop.set()
     for t in threads:
         t.join(60)
