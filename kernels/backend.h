@@ -32,6 +32,7 @@ typedef struct {
     uint64_t scratch_bytes;         /* activations for max_rows rows, logits for max_outputs */
     uint64_t total_bytes;
     uint64_t available_bytes;       /* what the device says is free; 0: unknown */
+    bool is_device_memory;          /* a GPU's own, which nobody else is waiting for */
 } qh_memory_plan;
 
 typedef struct {

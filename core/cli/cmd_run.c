@@ -177,6 +177,7 @@ int qh_cmd_run(int argc, char **argv)
         {"ctx", 'c', QH_OPT_INT, &lo.n_ctx, 0, 262144, "N", "context in tokens; 0: the model's"},
         {"threads", 't', QH_OPT_INT, &lo.device.n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
         {"device", 0, QH_OPT_TEXT, &lo.device.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
+        {"gpu-memory", 0, QH_OPT_FLOAT, &lo.device.memory_share, 0, 0, "X", "share of the GPU's memory to use, all of it planned; 0: 0.9 at most, the\nKV cache as without a GPU"},
         {"deterministic", 0, QH_OPT_FLAG, &lo.device.is_exact, 0, 0, NULL, "GPU: the same bits in any batch, at a lower speed"},
         {"kv-type", 0, QH_OPT_TEXT, &lo.device.kv_type, 0, 0, "TYPE", "keys and values as bf16 (default) or, on a CPU, q8_0"},
         {"isa", 0, QH_OPT_TEXT, &lo.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},

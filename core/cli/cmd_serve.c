@@ -31,6 +31,7 @@ int qh_cmd_serve(int argc, char **argv)
         {"max-queued", 0, QH_OPT_INT, &o.load.max_queued, 0, 100000, "N", "requests waiting; one more gets 429; default 256"},
         {"threads", 't', QH_OPT_INT, &o.load.device.n_threads, 0, 1024, "N", "compute threads; 0: all cores of this process"},
         {"device", 0, QH_OPT_TEXT, &o.load.device.device, 0, 0, "NAME", "auto, cpu or cuda[:N]; auto takes a GPU where there is one"},
+        {"gpu-memory", 0, QH_OPT_FLOAT, &o.load.device.memory_share, 0, 0, "X", "share of the GPU's memory to use, all of it planned; 0: 0.9 at most, the\nKV cache as without a GPU"},
         {"deterministic", 0, QH_OPT_FLAG, &o.load.device.is_exact, 0, 0, NULL, "GPU: the same bits in any batch, at a lower speed"},
         {"isa", 0, QH_OPT_TEXT, &o.load.device.isa, 0, 0, "NAME", "level of the CPU kernels; auto, or a name that bench --help lists"},
         {"data", 0, QH_OPT_TEXT, &o.data_dir, 0, 0, "DIR", "folder of the app's stores; default $XDG_DATA_HOME/qhost/APP-..."},

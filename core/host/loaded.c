@@ -18,7 +18,11 @@ static qh_status choose_pages(const qh_loaded_options *opt, const qh_memory_plan
     int64_t page = (int64_t)one_page->page_bytes, free_bytes = (int64_t)one_page->available_bytes;
     int wanted = opt->n_ctx ? opt->n_ctx : n_ctx_train;
     int64_t kv = opt->kv_bytes;
-    if (!kv) {
+    if (!kv && one_page->is_device_memory && opt->device.memory_share > 0) {
+        /* All that the share leaves; scratch grows a little with it. */
+        int64_t left = free_bytes - (int64_t)one_page->total_bytes;
+        kv = left > 0 ? left / 100 * 98 : 0;
+    } else if (!kv) {
         kv = page * pages_of(wanted) * DEFAULT_CONTEXTS;
         if (kv > DEFAULT_KV_BYTES) kv = DEFAULT_KV_BYTES;
         if (kv < page * pages_of(wanted)) kv = page * pages_of(wanted);

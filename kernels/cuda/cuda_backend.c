@@ -104,8 +104,8 @@ static qh_status available_bytes(uint64_t *out, double share, qh_err *err)
     return QH_OK;
 }
 
-/* bf16 copies are taken where there is a library to multiply them and they leave a tenth of the
- * card's share unused. */
+/* bf16 copies are taken where there is a library to multiply them, they fit, and they leave half of
+ * the memory to keys and values. */
 static void add_dense_to_plan(qh_memory_plan *p, const qh_desc *d, const qh_weights *w,
                               const qh_backend_limits *limits)
 {
@@ -120,7 +120,8 @@ static bool wants_dense(const qh_memory_plan *p, const qh_desc *d, const qh_weig
     qh_memory_plan with = *p;
     if (options->is_exact || !qh_dense_is_available()) return false;
     add_dense_to_plan(&with, d, w, limits);
-    return with.total_bytes <= with.available_bytes / 10 * 9;
+    return with.total_bytes <= with.available_bytes &&
+           with.weights_bytes - p->weights_bytes <= with.available_bytes / 2;
 }
 
 qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_weights *w,
@@ -137,6 +138,7 @@ qh_status qh_cuda_backend_plan(qh_memory_plan *out, const qh_desc *d, const qh_w
     if (!st) st = available_bytes(&out->available_bytes, options->memory_share, err);
     if (st) return st;
     out->weights_bytes = qh_cuda_model_bytes(d, w);
+    out->is_device_memory = true;
     out->page_bytes = qh_cuda_forward_page_bytes(d);
     out->kv_bytes = out->page_bytes * (uint64_t)limits->n_pages;
     out->scratch_bytes = qh_cuda_forward_scratch_bytes(d, limits, false);

@@ -7,10 +7,10 @@
  * Shapes    units of one or two formats, row tiles of all matrices of a format behind each other
  *           (multiples of 16 rows); x float [dim], or integers and scales as a phase before left
  *           them, both padded with zeros to 128 columns; y float [n_rows], or integers and scales.
- * Launch    a block an SM (fewer for few tiles), 12 warps. A block owns a contiguous range of unit
- *           pairs, a warp an equal part of it, so that all SMs end together. The first pairs are
- *           loaded before the inputs are waited for. x and the warps' partial sums are in shared
- *           memory.
+ * Launch    two blocks an SM (fewer for few tiles) of 8 warps, and room for one of the next launch.
+ *           A block owns a contiguous range of unit pairs, a warp an equal part of it, so that all
+ *           SMs end together. The first pairs are loaded before the inputs are waited for. x and
+ *           the warps' partial sums are in shared memory.
  * Traffic   the units once; x once a block.
  * Numerics  x rounded to 127 steps of the largest of 16; integer sums exact; float sums in an order
  *           that the shape and the number of SMs fix. QH_MATVEC_ADD: a tile is shared by two blocks
@@ -23,7 +23,13 @@
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/tile.cuh"
 
-enum { WARPS = 12, THREADS = 32 * WARPS, PAIR = 2 * QH_UNIT_DIM, GROUP = QH_ACT8_GROUP };
+enum {
+    WARPS = 8,
+    BLOCKS_AN_SM = 2,
+    THREADS = 32 * WARPS,
+    PAIR = 2 * QH_UNIT_DIM,
+    GROUP = QH_ACT8_GROUP
+};
 
 /* Adding 1.5 * 2^23 to an integer below 2^22 makes the bits of that float: no conversion needed. */
 static constexpr int MAGIC_BITS = 0x4b400000;
@@ -396,7 +402,7 @@ static __device__ __forceinline__ void run_part(const qh_matvec_args &a, const q
     write_results(a, part, s, tiles, max_parts, block, n_pairs, factor, before);
 }
 
-/* Pairs that fit about half of a lane's 80 registers. */
+/* Pairs that fit about half of a lane's 85 registers. */
 template <class F> static __host__ __device__ constexpr int pairs_in(int n_registers)
 {
     return n_registers / (2 * (F::low + F::high) + unit_pair<F>::n_scales * (1 + F::has_min));
@@ -463,7 +469,7 @@ static cudaError_t launch_grid(void (*kernel)(qh_matvec_args, int), const qh_mat
                                cudaStream_t stream)
 {
     const int n_pairs = (a.n_units + 1) / 2,
-              n = blocks_of(a.parts[0], selected_gpu().n_sms, a.epilogue),
+              n = blocks_of(a.parts[0], BLOCKS_AN_SM * selected_gpu().n_sms, a.epilogue),
               parts = parts_of(a.parts[0], n_pairs, n, a.epilogue);
     return launch_shared(kernel, n, THREADS, shared_bytes(padded_of(a.dim), parts), stream, a,
                          parts);
@@ -472,7 +478,7 @@ static cudaError_t launch_grid(void (*kernel)(qh_matvec_args, int), const qh_mat
 static cudaError_t launch_mixed(void (*kernel)(qh_matvec_args, int, int), const qh_matvec_args &a,
                                 cudaStream_t stream)
 {
-    const int n_pairs = (a.n_units + 1) / 2, n_sms = selected_gpu().n_sms;
+    const int n_pairs = (a.n_units + 1) / 2, n_sms = BLOCKS_AN_SM * selected_gpu().n_sms;
     const double first = (double)a.parts[0].n_row_tiles * a.parts[0].unit_bytes,
                  second = (double)a.parts[1].n_row_tiles * a.parts[1].unit_bytes;
     int n1 = (int)(n_sms * second / (first + second) + 0.5);
