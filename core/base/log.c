@@ -153,17 +153,21 @@ qh_status qh_log_start(qh_err *err)
     return st;
 }
 
+void qh_log_end(void)
+{
+    if (!W.thread) return;
+    pthread_mutex_lock(&W.lock);
+    W.is_stopping = true;
+    pthread_mutex_unlock(&W.lock);
+    pthread_cond_signal(&W.more);
+    qh_thread_join(W.thread);
+    W.thread = NULL;
+}
+
 void qh_log_stop(void)
 {
     atomic_store(&W.is_on, false);
-    if (W.thread) {
-        pthread_mutex_lock(&W.lock);
-        W.is_stopping = true;
-        pthread_mutex_unlock(&W.lock);
-        pthread_cond_signal(&W.more);
-        qh_thread_join(W.thread);
-        W.thread = NULL;
-    }
+    qh_log_end();
     qh_free(W.filling);
     qh_free(W.writing);
     W.filling = W.writing = NULL;

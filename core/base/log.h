@@ -20,6 +20,9 @@ qh_status qh_log_start(qh_err *err);
 /* Write what is left, unless nobody takes it for a second; then lines are written at once again.
  * Other threads have stopped logging by then. Without a start it does nothing. */
 void      qh_log_stop(void);
+/* The same for a process that ends while other threads may be logging: what they say from now on is
+ * lost. Only _exit may follow. */
+void      qh_log_end(void);
 
 #define qh_debug(event, ...) qh_log_at(QH_LOG_DEBUG, (event), __VA_ARGS__)
 #define qh_info(event, ...)  qh_log_at(QH_LOG_INFO, (event), __VA_ARGS__)

@@ -90,10 +90,11 @@ static void drained(void *arg)
 }
 
 /* A load cannot be interrupted and may take minutes. Nothing is at work yet and nothing has to be
- * saved, so the process just ends. */
+ * saved, so the process just ends; its last words are written first. */
 static void stop_loading(int signo)
 {
     qh_info("serve.stop", "signal=%d reason=\"stopped while loading\"", signo);
+    qh_log_end();
     _exit(1);
 }
 

@@ -22,7 +22,7 @@ local HTTP_OF_ENGINE = {
   ECONTEXT = { 400, "context_length_exceeded" }, ELIMIT = { 400, "limit_exceeded" },
   AGAIN = { 429, "queue_full", 1 }, ENOMEM = { 503, "out_of_memory", 1 }, ETIMEDOUT = { 504, "timeout" },
   ECLOSED = { 503, "shutting_down", 1 }, EDEVICE = { 503, "device_failed" },
-  EIO = { 502, "upstream_unreachable" }, EFORMAT = { 502, "upstream_invalid" }, EACCES = { 500, "fetch_refused" },
+  EIO = { 502, "upstream_unreachable" }, EACCES = { 500, "fetch_refused" },
 }
 
 --- End the request with this HTTP status. Never returns.
@@ -44,7 +44,7 @@ end
 --- Abort with what the engine said when it refused or failed. param: the field of the request that it is about.
 function M.abort_engine(message, status_name, param)
   local http = HTTP_OF_ENGINE[status_name] or { 500, "engine_error" }
-  local is_elsewhere = status_name == "EIO" or status_name == "EFORMAT" or status_name == "EACCES"
+  local is_elsewhere = status_name == "EIO" or status_name == "EACCES"
   M.abort(http[1], http[2], { message = message, retry_after = http[3], param = param,
     public = is_elsewhere and "a service behind this one failed: " .. http[2] or nil })
 end

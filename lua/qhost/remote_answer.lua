@@ -123,7 +123,7 @@ local function take_line(self, line)
   if not data or data == "" then return end
   if data == "[DONE]" then return finish(self) end
   local chunk = core.json.decode(data)
-  if type(chunk) ~= "table" then return fail(self, ("the upstream model '%s' sent what is no JSON"):format(self.name), "EFORMAT") end
+  if type(chunk) ~= "table" then return fail(self, ("the upstream model '%s' sent what is no JSON"):format(self.name), "EIO") end
   local message = take_chunk(self, chunk)
   if message then fail(self, ("the upstream model '%s' failed: %s"):format(self.name, message), "EIO") end
 end
@@ -137,7 +137,7 @@ local function take_piece(self, piece)
     at = stop + 1
   end
   self.buffer = text:sub(at)
-  if #self.buffer > MAX_EVENT_BYTES then fail(self, ("the upstream model '%s' sent an endless line"):format(self.name), "EFORMAT") end
+  if #self.buffer > MAX_EVENT_BYTES then fail(self, ("the upstream model '%s' sent an endless line"):format(self.name), "EIO") end
 end
 
 --- The next event; nil at the end; false when none came within so many seconds. Yields.
