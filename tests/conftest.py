@@ -6,6 +6,11 @@ import subprocess
 
 import pytest
 
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: looks at times or at the whole machine; nothing else may run beside it")
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

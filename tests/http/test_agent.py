@@ -8,6 +8,8 @@ import pytest
 
 from agent_client import by_type, call, events_of, model_source, text_of, turns
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = r'''
 local qh = require "qhost"
 local t = qh.schema

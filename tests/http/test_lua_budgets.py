@@ -7,6 +7,8 @@ import pytest
 from lua_client import ECHO, Host, error_of, is_sanitized
 from net_client import request
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = """
 local qh = require "qhost"
 local llm = qh.model "echo"

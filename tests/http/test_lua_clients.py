@@ -7,6 +7,8 @@ import pytest
 from lua_client import ECHO, Host
 from net_client import Reply, request
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = r"""
 local qh = require "qhost"
 local llm, prefill = qh.model "echo", qh.model "prefill"

@@ -10,6 +10,8 @@ import pytest
 from lua_client import ECHO, Host, error_of
 from net_client import request
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = r"""
 local qh = require "qhost"
 local app = qh.app()

@@ -5,8 +5,12 @@ import re
 import threading
 import time
 
+import pytest
+
 from lua_client import ECHO, Host, is_sanitized
 from net_client import Reply, request
+
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
 
 RELOADS = int(os.environ.get("QH_RELOADS", 200))         # scripts/soak asks for 1,000
 

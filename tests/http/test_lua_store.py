@@ -11,6 +11,8 @@ import urllib.request
 import pytest
 from lua_client import Host, error_of
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = r"""
     local qh = require "qhost"
     local app = qh.app()

@@ -9,6 +9,8 @@ import time
 import pytest
 from net_client import Reply, Server, closed_within, request
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 
 @pytest.fixture(scope="module")
 def server():

@@ -10,6 +10,8 @@ import pytest
 from certs import install, make_cert
 from net_client import Reply, Server, closed_within, request
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 
 @pytest.fixture(scope="module")
 def certs(tmp_path_factory):

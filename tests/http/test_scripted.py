@@ -4,6 +4,8 @@ import time
 import openai
 import pytest
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = '''
 local qh = require "qhost"
 local m = qh.model "m"

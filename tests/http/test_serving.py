@@ -16,6 +16,8 @@ import pytest
 from certs import install, make_cert
 from serving import ROOT, Server
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 APP = '''
 local qh = require "qhost"
 local m = qh.model "m"

@@ -10,6 +10,8 @@ import pytest
 
 from serving import ROOT, Server
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 SECONDS = float(os.environ.get("QH_SOAK_SECONDS", 10))
 STREAMS = 64
 

@@ -15,6 +15,8 @@ import pytest
 
 from serving import Server
 
+pytestmark = pytest.mark.alone        # looks at times or at the whole machine
+
 ROUNDS = int(os.environ.get("QH_STORM_ROUNDS", 2))              # scripts/soak: 20
 STREAMS, DROPPED = (2000, 1000) if ROUNDS >= 20 else (400, 200)
 SECONDS = float(os.environ.get("QH_SOAK_SECONDS", 6))
