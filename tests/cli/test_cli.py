@@ -17,6 +17,15 @@ def test_every_command_explains_itself_on_stdout(cli, command):
     assert r.stdout.startswith(f"Usage: qhost {command}") and r.stderr == ""
 
 
+@pytest.mark.parametrize("command,fields", [
+    ("tokenize", ["text", "add_special", "parse_special", "ids", "error"]), ("detokenize", ["ids", "show_special", "text", "error"]),
+    ("render", ["template", "messages", "tools", "add_generation_prompt", "text", "error"]), ("eval-ids", ["ids", "top", "logprobs", "error"]),
+    ("inspect", ["key", "tensor", "shape", "model"])])
+def test_json_lines_are_documented_field_by_field(cli, command, fields):
+    text = cli.run(command, "--help").stdout
+    assert all(f'"{f}"' in text for f in fields)
+
+
 def test_help_lists_every_command(cli):
     out = cli.run("--help").stdout
     assert all(f"  {c} " in out for c in COMMANDS)
