@@ -35,7 +35,8 @@ static qh_metric *find_or_add(kind k, const char *name, const char *labels, cons
     while (m && !(strcmp(m->name, name) == 0 && same_text(m->labels, labels))) m = m->next;
     if (!m) {
         m = qh_new0(qh_metric);
-        m->name = name, m->labels = labels, m->help = help, m->kind = k;
+        m->name = name, m->help = help, m->kind = k;
+        m->labels = labels ? qh_strdup(labels) : NULL;
         *tail = m;
         tail = &m->next;
     }

@@ -9,7 +9,7 @@
 typedef struct qh_metric qh_metric;
 
 /* name: [a-z_]+ beginning with qhost_. labels: NULL or 'k="v",...' already escaped. Registering the
- * same name and labels again returns the first one. Strings are kept, not copied. */
+ * same name and labels again returns the first one. name and help are kept, labels copied. */
 qh_metric *qh_metric_counter(const char *name, const char *labels, const char *help);
 qh_metric *qh_metric_gauge(const char *name, const char *labels, const char *help);
 /* bounds: ascending upper bounds, n_bounds of them, at most 16; +Inf is implied. */

@@ -16,7 +16,7 @@ typedef struct member {
     struct member *next;
     qh_fleet *fleet;
     char *model;                    /* as given: a name or a path */
-    char *metric_labels;            /* kept for the life of the process: metrics refer to it */
+    char *metric_labels;
     qh_waker *waker;
     qh_loaded loaded;
     waiting *waiting;               /* asked while it loads */
@@ -62,6 +62,7 @@ static void free_member(member *m)
         qh_free(w);
     }
     qh_free(m->model);
+    qh_free(m->metric_labels);
     qh_free(m);
 }
 
