@@ -11,6 +11,7 @@
 ---
 --- The events do not depend on how the text came in pieces. A generation never fails because it could
 --- not be read: what no parser understands is text, and `unparsed` is set.
+local asking = require "qhost.asking"
 local core = require "qhost.core"
 local plain = require "formats.plain"
 local M = {}
@@ -175,23 +176,7 @@ end
 --- Give up: the engine is told.
 function Answer:cancel() self.gen:cancel() end
 
---- Wait for all of it: a list of results, or nil, message, status name. Yields.
----@param visit? fun(ev: table)  sees every event on its way
----@return table[]? results
----@return string? message
----@return string? status
-function Answer:collect(visit)
-  local open <close> = self
-  local results = {}
-  for ev in function() return self:next() end do
-    if visit then visit(ev) end
-    if ev.type == "done" then
-      if ev.finish == "error" then return nil, ev.message, ev.status end
-      ev.type = nil
-      results[ev.choice], ev.choice = ev, nil
-    end
-  end
-  return results
-end
+--- See asking.collect.
+Answer.collect = asking.collect
 
 return M

@@ -1,6 +1,6 @@
 --- fallback.lua: several models in order, each tried before anything was said: qh.fallback.
+local asking = require "qhost.asking"
 local core = require "qhost.core"
-local remote = require "qhost.remote_answer"
 local tasks = require "qhost.tasks"
 local M = {}
 
@@ -46,7 +46,7 @@ function Primed:next(seconds)
   return self.answer:next(seconds)
 end
 function Primed:cancel() self.answer:cancel() end
-Primed.collect = remote.collect
+Primed.collect = asking.collect
 
 --- Ask a model and wait until it says something: the answer, or nil, message, status name.
 local function begin(m, o)
@@ -81,11 +81,11 @@ function Fallback:tokens(text) return self.models[1]:tokens(text) end
 ---@return qhost.Result? result
 ---@return string? message
 ---@return string? status
-function Fallback:chat(o) return remote.chat(self, o) end
+function Fallback:chat(o) return asking.chat(self, o) end
 
 --- Answer a conversation piece by piece, as model:stream does. Yields.
 ---@return fun(): table?
-function Fallback:stream(o) return remote.stream(self, o) end
+function Fallback:stream(o) return asking.stream(self, o) end
 
 function M.is_fallback(v) return getmetatable(v) == Fallback end
 M.Fallback = Fallback

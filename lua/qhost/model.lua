@@ -1,8 +1,8 @@
 --- model.lua: what scripts do with a model: generate, chat, stream, tokens.
 local answer = require "qhost.answer"
+local asking = require "qhost.asking"
 local core = require "qhost.core"
 local conversation = require "qhost.conversation"
-local errors = require "qhost.errors"
 local events = require "qhost.events"
 local formats = require "formats"
 local policy = require "qhost.policy"
@@ -265,16 +265,6 @@ function Model:submit(o)
   return answer.new(gen, reading)
 end
 
-local function run(self, o)
-  local open, message, status = self:submit(o)
-  if not open then return nil, message, status end
-  local results, why, code = open:collect()
-  if not results then return nil, why, code end
-  local first = results[1]
-  if #results > 1 then first.choices = results end
-  return first
-end
-
 ---@class qhost.Result
 ---@field text string
 ---@field reasoning? string
@@ -293,7 +283,7 @@ end
 function Model:generate(o)
   check_fields(o, "generate")
   if type(o.prompt) ~= "string" and not o.ids then error("model:generate: prompt is no string", 2) end
-  return run(self, layered(o, { { raw = true } }))
+  return asking.chat(self, layered(o, { { raw = true } }))
 end
 
 --- Answer a conversation: messages, or system and prompt. Yields.
@@ -302,28 +292,7 @@ end
 ---@return string? status
 function Model:chat(o)
   check_fields(o, "chat")
-  return run(self, o)
-end
-
----@class qhost.Stream
-local Stream = {}
-Stream.__index = Stream
-Stream.__close = function(s) s.answer:cancel() end
---- The next event, or nil at the end: text, reasoning and tool_call as qhost.answer has them, then
---- {type = "usage", usage, timings} and {type = "done", finish, tool_calls, unparsed}. A failure of the
---- engine ends the request. Yields.
-Stream.__call = function(s)
-  local waiting = s.waiting
-  if waiting then
-    s.waiting = nil
-    return waiting
-  end
-  local ev = s.answer:next()
-  if not ev or ev.type ~= "done" then return ev end
-  if ev.finish == "error" then errors.abort_engine(ev.message, ev.status) end
-  s.waiting = { type = "done", finish = ev.finish, choice = ev.choice, unparsed = ev.unparsed,
-    tool_calls = #ev.tool_calls > 0 and ev.tool_calls or nil }
-  return { type = "usage", usage = ev.usage, timings = ev.timings, choice = ev.choice }
+  return asking.chat(self, o)
 end
 
 --- Answer a conversation piece by piece: for ev in model:stream{...} do. With raw = true the prompt
@@ -331,9 +300,7 @@ end
 ---@return qhost.Stream
 function Model:stream(o)
   check_fields(o, "stream")
-  local open, message, status = self:submit(o)
-  if not open then errors.abort_engine(message, status) end
-  return setmetatable({ answer = open, model = self }, Stream)
+  return asking.stream(self, o)
 end
 
 return M

@@ -1,7 +1,6 @@
---- remote_answer.lua: the streamed answer of an OpenAI-compatible server as events of answer.lua, and
---- chat and stream for whatever has submit.
+--- remote_answer.lua: the streamed answer of an OpenAI-compatible server as events of answer.lua.
+local asking = require "qhost.asking"
 local core = require "qhost.core"
-local errors = require "qhost.errors"
 local M = {}
 
 local MAX_EVENT_BYTES = 1 << 20
@@ -158,53 +157,6 @@ end
 
 function Answer:cancel() self.reply:close() end
 
---- All of what an answer's next gives: a list of results, or nil, message, status name. Yields.
-function M.collect(answer)
-  local open <close> = answer
-  local results = {}
-  for ev in function() return open:next() end do
-    if ev.type == "done" then
-      if ev.finish == "error" then return nil, ev.message, ev.status end
-      ev.type = nil
-      results[ev.choice], ev.choice = ev, nil
-    end
-  end
-  return results
-end
-Answer.collect = M.collect
-
--- Whatever has submit ------------------------------------------------------------------------------------
-
-function M.chat(model, o)
-  local open, message, status = model:submit(o)
-  if not open then return nil, message, status end
-  local results, why, code = open:collect()
-  if not results then return nil, why, code end
-  local first = results[1]
-  if #results > 1 then first.choices = results end
-  return first
-end
-
-local Stream = {}
-Stream.__index = Stream
-Stream.__close = function(s) s.answer:cancel() end
-Stream.__call = function(s)
-  local waiting = s.waiting
-  if waiting then
-    s.waiting = nil
-    return waiting
-  end
-  local ev = s.answer:next()
-  if not ev or ev.type ~= "done" then return ev end
-  if ev.finish == "error" then errors.abort_engine(ev.message, ev.status) end
-  s.waiting = { type = "done", finish = ev.finish, choice = ev.choice, tool_calls = #ev.tool_calls > 0 and ev.tool_calls or nil }
-  return { type = "usage", usage = ev.usage, timings = ev.timings, choice = ev.choice }
-end
-
-function M.stream(model, o)
-  local open, message, status = model:submit(o)
-  if not open then errors.abort_engine(message, status) end
-  return setmetatable({ answer = open, model = model }, Stream)
-end
+Answer.collect = asking.collect
 
 return M

@@ -2,6 +2,7 @@
 ---
 --- It is asked with stream = true always, so that one reader serves whole and streamed answers. What
 --- comes back are the events of answer.lua; tool calls are told when they are complete.
+local asking = require "qhost.asking"
 local core = require "qhost.core"
 local conversation = require "qhost.conversation"
 local errors = require "qhost.errors"
@@ -133,11 +134,11 @@ end
 ---@return qhost.Result? result
 ---@return string? message
 ---@return string? status
-function Upstream:chat(o) return remote.chat(self, o) end
+function Upstream:chat(o) return asking.chat(self, o) end
 
 --- Answer a conversation piece by piece, as model:stream does. Yields.
 ---@return fun(): table?
-function Upstream:stream(o) return remote.stream(self, o) end
+function Upstream:stream(o) return asking.stream(self, o) end
 
 function M.is_upstream(v) return getmetatable(v) == Upstream end
 M.Upstream = Upstream
