@@ -3,7 +3,8 @@
  * Each block's scale (and minimum) is searched for: from the plain choice that maps the extreme
  * value to the end of the range, nearby ones are tried, and for the integers that each gives the
  * least-squares scale is taken; the one with the least weighted squared error stays. K types weigh
- * by magnitude, the plain types weigh all alike; Q4_0 and Q8_0 keep the plain choice. Integers are rounded again under the scales as stored (f16, or 6 and 8 bits).
+ * by magnitude, the plain types weigh all alike; Q4_0 and Q8_0 keep the plain choice. Integers are
+ * rounded again under the scales as stored (f16, or 6 and 8 bits).
  * Formats: the block layouts of ggml (GGUF specification). Thread: any, pure functions. */
 #pragma once
 #include "model/dtype.h"

@@ -28,5 +28,8 @@ typedef struct {
 /* Case does not matter. QH_EINVAL lists the names. */
 qh_status qh_recipe_find(const qh_recipe **out, const char *name, qh_err *err);
 
-/* The type for t, a tensor of g. */
-qh_dtype qh_recipe_type(const qh_recipe *r, const qh_gguf *g, const qh_gguf_tensor *t);
+/* Layers that tensors of g belong to, by their names. */
+int qh_recipe_n_layers(const qh_gguf *g);
+/* The type for t, a tensor of g, which has so many layers. */
+qh_dtype qh_recipe_type(const qh_recipe *r, const qh_gguf *g, int n_layers,
+                        const qh_gguf_tensor *t);

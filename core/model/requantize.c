@@ -63,6 +63,7 @@ static void convert_rows(void *arg)
 typedef struct {
     const qh_requantize_opts *opts;
     qh_gguf_writer *writer;
+    qh_dtype *types;                /* [n_tensors of the input] to be written as */
     uint64_t done_bytes, total_bytes;
     int n_threads;
     uint8_t *out;                   /* a piece, as converted */
@@ -170,9 +171,12 @@ static qh_status write_head(run *x, const qh_gguf *in, const qh_recipe *recipe, 
         if (!is_replaced(qh_gguf_kv_at(in, i)->key)) qh_gguf_writer_key(x->writer, qh_gguf_kv_at(in, i));
     qh_gguf_writer_u32(x->writer, "general.file_type", recipe->file_type);
     qh_gguf_writer_u32(x->writer, "general.quantization_version", 2);
+    const int n_layers = qh_recipe_n_layers(in);
+    x->types = qh_alloc0(sizeof *x->types * (size_t)qh_gguf_n_tensors(in));
     for (int i = 0; i < qh_gguf_n_tensors(in); i++) {
         const qh_gguf_tensor *t = qh_gguf_tensor_at(in, i);
-        qh_gguf_writer_tensor(x->writer, t, qh_recipe_type(recipe, in, t));
+        x->types[i] = qh_recipe_type(recipe, in, n_layers, t);
+        qh_gguf_writer_tensor(x->writer, t, x->types[i]);
         x->total_bytes += t->len_bytes;
     }
     return qh_gguf_writer_begin(x->writer, err);
@@ -184,11 +188,10 @@ qh_status qh_requantize(const qh_gguf *in, const char *path, const qh_recipe *re
     run x = {.opts = opts, .n_threads = opts->n_threads > MAX_THREADS ? MAX_THREADS : opts->n_threads};
     qh_status st = qh_gguf_writer_new(&x.writer, path, err);
     if (!st) st = write_head(&x, in, recipe, err);
-    for (int i = 0; i < qh_gguf_n_tensors(in) && !st; i++) {
-        const qh_gguf_tensor *t = qh_gguf_tensor_at(in, i);
-        st = write_tensor(&x, t, qh_recipe_type(recipe, in, t), err);
-    }
+    for (int i = 0; i < qh_gguf_n_tensors(in) && !st; i++)
+        st = write_tensor(&x, qh_gguf_tensor_at(in, i), x.types[i], err);
     if (!st) st = qh_gguf_writer_finish(x.writer, err);
     qh_gguf_writer_free(x.writer);
+    qh_free(x.types);
     return st;
 }

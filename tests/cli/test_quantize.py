@@ -102,6 +102,15 @@ def test_the_mixture_of_q4_k_m(cli, tmp_path):
     assert read(tmp_path / "out.gguf")[1]["token_embd.weight"].tensor_type.name == "Q6_K"
 
 
+def test_names_of_layers_that_no_model_has_are_names_like_others(cli, tmp_path):
+    x = np.zeros((4, 256), np.float32)
+    names = [f"blk.{n}.attn_v.weight" for n in (0, 1023, 1024, 2147483647, 99999999999999999999, -1)] + ["blk.1.", "blk.x.attn_v.weight"]
+    write(tmp_path / "in.gguf", {n: x for n in names})
+    cli.run("quantize", tmp_path / "in.gguf", tmp_path / "out.gguf", "Q4_K_M")
+    kind = {n: t.tensor_type.name for n, t in read(tmp_path / "out.gguf")[1].items()}
+    assert [kind[n] for n in names] == ["Q6_K", "Q6_K"] + ["Q4_K"] * 4 + ["F32", "Q4_K"]
+
+
 def test_threads_do_not_change_a_byte(cli, tmp_path):
     make(tmp_path / "in.gguf")
     for n in (1, 2, 7):
