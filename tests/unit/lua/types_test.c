@@ -36,7 +36,7 @@ static const char COLLECT[] =
     "type, id = type, peer = type})).__index, 'Request'), ':')\n"
     "add('Response', debug.getmetatable(library('qhost.response').new({}, {})).__index, ':')\n"
     "add('Model', Model, ':')\n"
-    "add('Stream', upvalue(Model.stream, 'Stream'), ':')\n"
+    "add('Stream', upvalue(library('qhost.asking').stream, 'Stream'), ':')\n"
     "add('Template', debug.getmetatable(qh.template{render = type}).__index, ':')\n"
     "add('Sampler', debug.getmetatable(qh.sampler{}).__index, ':')\n"
     "add('Clock', upvalue(library('qhost.mock').clock, 'Clock'), ':')\n"
